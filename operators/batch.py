@@ -1,0 +1,310 @@
+"""The event batch: what flows through a pipeline, in columns, with the lineage of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import chain, compress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Column", "EventBatch", "Fault", "Lineage", "ModelOutput", "RowStatus", "Settled"]
+
+#: A column of events: numbers as an array whose first axis is the rows, strings as a list.
+Column = NDArray[Any] | list[Any]
+
+
+class RowStatus(IntEnum):
+    """What an operator decided about a row."""
+
+    KEPT = 0
+    #: A business rule took the row out: nothing is due for it, and that is no error.
+    FILTERED = 1
+    #: The row cannot be processed: a dead letter is due for it.
+    REJECTED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why one row was rejected.
+
+    Parameters
+    ----------
+    stage : str
+        Step id of the stage that found it; ``source`` for decoding.
+    reason : str
+        One word of a closed list, for counting and filtering: see `docs/dead-letters.md`.
+    detail : str
+        One line for a person.
+    exception : str, optional
+        Type name of the exception behind it.
+    """
+
+    stage: str
+    reason: str
+    detail: str
+    exception: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Which record every row came from, so that its fate can be booked there.
+
+    Parameters
+    ----------
+    sources : tuple
+        The batches of records that rows came from. They are opaque here; only `streams` looks inside.
+    source_index : ndarray of int32, shape (n_rows,)
+        For each row, its source's index in `sources`.
+    record_index : ndarray of int32, shape (n_rows,)
+        For each row, its record's index within that source.
+    """
+
+    sources: tuple[Any, ...]
+    source_index: NDArray[np.int32]
+    record_index: NDArray[np.int32]
+
+    @classmethod
+    def of_source(cls, source: Any, n_rows: int) -> Lineage:
+        """Return the lineage of a batch just read: row i is record i of the one source."""
+        return cls((source,), np.zeros(n_rows, np.int32), np.arange(n_rows, dtype=np.int32))
+
+    def __len__(self) -> int:
+        return len(self.source_index)
+
+    def select(self, rows: NDArray[Any]) -> Lineage:
+        """Return the lineage of some rows, given by index or by mask."""
+        return Lineage(self.sources, self.source_index[rows], self.record_index[rows])
+
+    def count_by_source(self) -> list[tuple[Any, int]]:
+        """Return each source with the number of its rows that are here, sources without rows left out."""
+        if len(self.sources) == 1:
+            return [(self.sources[0], len(self))] if len(self) else []
+        counts = np.bincount(self.source_index, minlength=len(self.sources)).tolist()
+        return [(source, count) for source, count in zip(self.sources, counts, strict=True) if count]
+
+    @classmethod
+    def concat(cls, parts: Sequence[Lineage]) -> Lineage:
+        """Return the lineage of batches put one after the other; a shared source is kept once."""
+        position: dict[int, int] = {}
+        sources: list[Any] = []
+        shifted = []
+        for part in parts:
+            index = []
+            for source in part.sources:
+                if id(source) not in position:
+                    position[id(source)] = len(sources)
+                    sources.append(source)
+                index.append(position[id(source)])
+            shifted.append(np.asarray(index, np.int32)[part.source_index])
+        return cls(tuple(sources), np.concatenate(shifted), np.concatenate([part.record_index for part in parts]))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """What one model said about every row.
+
+    Parameters
+    ----------
+    version : str
+        The model version that answered.
+    fields : mapping of str to Column
+        Output fields in the order of the model's contract, such as ``value``, or ``label`` and ``score``.
+    """
+
+    version: str
+    fields: Mapping[str, Column]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A batch after an operator, split by the fate of its rows.
+
+    Parameters
+    ----------
+    kept : EventBatch
+        The rows that go on, possibly none.
+    filtered : Lineage or None
+        Where the rows came from that a business rule took out.
+    rejected : EventBatch or None
+        The rows that are due a dead letter, with a fault for each; columns and outputs are left out.
+    """
+
+    kept: EventBatch
+    filtered: Lineage | None
+    rejected: EventBatch | None
+
+    @classmethod
+    def concat(cls, parts: Sequence[Settled]) -> Settled:
+        """Return the parts of one batch put together again."""
+        filtered = [part.filtered for part in parts if part.filtered is not None]
+        rejected = [part.rejected for part in parts if part.rejected is not None]
+        return cls(
+            EventBatch.concat([part.kept for part in parts]),
+            Lineage.concat(filtered) if filtered else None,
+            EventBatch.concat(rejected) if rejected else None,
+        )
+
+
+def _select(column: Column, rows: NDArray[Any]) -> Column:
+    if isinstance(column, np.ndarray):
+        return column[rows]
+    if rows.dtype == np.bool_:
+        return list(compress(column, rows.tolist()))
+    return [column[i] for i in rows.tolist()]
+
+
+def _concat(columns: Sequence[Column]) -> Column:
+    if isinstance(columns[0], np.ndarray):
+        return np.concatenate(columns)
+    return list(chain.from_iterable(columns))
+
+
+@dataclass(slots=True)
+class EventBatch:
+    """Events of one pipeline step, in columns. One owner at a time; operators may change it in place.
+
+    Parameters
+    ----------
+    keys : list of bytes or None
+        Record keys as Kafka holds them; the prediction is keyed alike.
+    ids : list of str
+        Event ids.
+    event_times : ndarray of datetime64[ms], shape (n_rows,)
+        Event times in UTC.
+    events : list of dict
+        The decoded events.
+    lineage : Lineage
+        Where each row came from.
+    columns : dict of str to Column
+        What `extract` made of the events, by name.
+    outputs : dict of str to ModelOutput
+        What the models said, by model name, in the order they were declared.
+    faults : dict of int to Fault
+        For each rejected row, why.
+    status : ndarray of uint8, shape (n_rows,), optional
+        `RowStatus` of each row; None while every row is kept.
+
+    Examples
+    --------
+    >>> batch = EventBatch.of_events([{"x": 1}, {"x": 2}, {"x": 3}])
+    >>> batch.filter_out(np.array([True, False, False]))
+    >>> batch.reject(1, Fault("check", "wrong_type", "x is even"))
+    >>> settled = batch.settle()
+    >>> settled.kept.events, len(settled.filtered), settled.rejected.faults[0].detail
+    ([{'x': 3}], 1, 'x is even')
+    """
+
+    keys: list[bytes | None]
+    ids: list[str]
+    event_times: NDArray[np.datetime64]
+    events: list[dict[str, Any]]
+    lineage: Lineage
+    columns: dict[str, Column] = field(default_factory=dict)
+    outputs: dict[str, ModelOutput] = field(default_factory=dict)
+    faults: dict[int, Fault] = field(default_factory=dict)
+    status: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def of_events(cls, events: Iterable[dict[str, Any]], source: Any = None) -> EventBatch:
+        """Return a batch of bare events, for tests and simulations: no keys, ids by position, time zero."""
+        rows = list(events)
+        return cls(
+            keys=[None] * len(rows),
+            ids=[str(i) for i in range(len(rows))],
+            event_times=np.zeros(len(rows), "datetime64[ms]"),
+            events=rows,
+            lineage=Lineage.of_source(source, len(rows)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def reject(self, row: int, fault: Fault) -> None:
+        """Mark one row for the dead-letter topic. The first fault of a row is the one that counts."""
+        status = self._own_status()
+        if status[row] != RowStatus.REJECTED:
+            status[row] = RowStatus.REJECTED
+            self.faults[row] = fault
+
+    def filter_out(self, mask: NDArray[np.bool_]) -> None:
+        """Mark the rows where the mask is true as taken out by a business rule."""
+        if mask.any():
+            status = self._own_status()
+            status[mask & (status == RowStatus.KEPT)] = RowStatus.FILTERED
+
+    def _own_status(self) -> NDArray[np.uint8]:
+        if self.status is None:
+            self.status = np.zeros(len(self), np.uint8)
+        return self.status
+
+    def settle(self) -> Settled:
+        """Split the batch by row status. Where every row is kept, that is this batch itself."""
+        status = self.status
+        if status is None:
+            return Settled(self, None, None)
+        filtered, rejected = status == RowStatus.FILTERED, status == RowStatus.REJECTED
+        return Settled(
+            kept=self.select(status == RowStatus.KEPT),
+            filtered=self.lineage.select(filtered) if filtered.any() else None,
+            rejected=self._select_rejected(np.flatnonzero(rejected)) if rejected.any() else None,
+        )
+
+    def _select_rejected(self, rows: NDArray[np.intp]) -> EventBatch:
+        part = self.select(rows)
+        part.columns, part.outputs = {}, {}
+        part.status = np.full(len(rows), RowStatus.REJECTED, np.uint8)
+        part.faults = {i: self.faults[row] for i, row in enumerate(rows.tolist())}
+        return part
+
+    def select(self, rows: NDArray[Any]) -> EventBatch:
+        """Return some rows, by index or by mask, as a batch in which every row is kept."""
+        return EventBatch(
+            keys=_select(self.keys, rows),  # type: ignore[arg-type]
+            ids=_select(self.ids, rows),  # type: ignore[arg-type]
+            event_times=self.event_times[rows],
+            events=_select(self.events, rows),  # type: ignore[arg-type]
+            lineage=self.lineage.select(rows),
+            columns={name: _select(column, rows) for name, column in self.columns.items()},
+            outputs={
+                name: ModelOutput(out.version, {k: _select(v, rows) for k, v in out.fields.items()})
+                for name, out in self.outputs.items()
+            },
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[EventBatch]) -> EventBatch:
+        """Return batches of one pipeline step put one after the other, row status and faults included.
+
+        Columns and outputs must have the same names in every part that has rows.
+        """
+        filled = [part for part in parts if len(part)] or parts[:1]
+        if len(filled) == 1:
+            return filled[0]
+        faults: dict[int, Fault] = {}
+        start = 0
+        for part in filled:
+            faults.update({start + row: fault for row, fault in part.faults.items()})
+            start += len(part)
+        first = filled[0]
+        return cls(
+            keys=[key for part in filled for key in part.keys],
+            ids=[event_id for part in filled for event_id in part.ids],
+            event_times=np.concatenate([part.event_times for part in filled]),
+            events=[event for part in filled for event in part.events],
+            lineage=Lineage.concat([part.lineage for part in filled]),
+            columns={name: _concat([part.columns[name] for part in filled]) for name in first.columns},
+            outputs={
+                name: ModelOutput(
+                    out.version, {k: _concat([part.outputs[name].fields[k] for part in filled]) for k in out.fields}
+                )
+                for name, out in first.outputs.items()
+            },
+            faults=faults,
+            status=None
+            if all(part.status is None for part in filled)
+            else np.concatenate([part._own_status() for part in filled]),
+        )
