@@ -1,0 +1,182 @@
+"""A pipeline as a Faust app: ``modelstream run PIPELINE``, or ``faust -A modelstream.streams.app worker``.
+
+For Faust's own command line the pipeline file is named by the environment variable ``MODELSTREAM_PIPELINE``.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.transport.drivers import TRANSPORTS
+from mode.utils.objects import cached_property
+
+from modelstream.models.errors import ConfigError
+from modelstream.streams.agents import attach_agents
+from modelstream.streams.delivery import Delivery
+from modelstream.streams.ledger import Ticket
+from modelstream.streams.pipeline import BuiltPipeline, load_pipeline
+from modelstream.streams.settings import BrokerSettings, EngineLimits
+from modelstream.streams.transport import BatchStream, Transport
+
+__all__ = ["App", "Counters", "app_from_environment", "create_app"]
+
+TRANSPORTS.aliases["modelstream"] = f"{Transport.__module__}:{Transport.__name__}"
+
+# Threads that compute stages: with one, decoding of a batch would wait for the model's run of the one before, which
+# does not hold the interpreter lock.
+_COMPUTE_THREADS = 2
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this worker has done since its start, in events."""
+
+    filtered: int = 0
+    predictions: int = 0
+    dead_letters: int = 0
+
+
+class App(faust.App):
+    """A Faust app whose topics may be read in batches.
+
+    Parameters
+    ----------
+    id : str
+        Name of the app, and of its consumer group.
+    settings : BrokerSettings
+        Where Kafka is.
+    limits : EngineLimits, optional
+        How much is held at once.
+    **options : Any
+        Faust's own settings.
+    """
+
+    def __init__(
+        self, id: str, *, settings: BrokerSettings, limits: EngineLimits | None = None, **options: Any
+    ) -> None:
+        self.settings = settings
+        self.limits = limits or EngineLimits()
+        self.counters = Counters()
+        #: Names of the topics that are read in batches.
+        self.batch_topic_names: set[str] = set()
+        defaults: dict[str, Any] = {
+            "broker": ";".join(f"modelstream://{address}" for address in settings.bootstrap.split(",")),
+            "broker_credentials": settings.faust(),
+            "broker_commit_interval": self.limits.commit_interval_s,
+            "broker_session_timeout": self.limits.session_timeout_s,
+            # Three heartbeats in a session, as Kafka advises; also how soon a rebalance is noticed.
+            "broker_heartbeat_interval": self.limits.session_timeout_s / 6,
+            "consumer_auto_offset_reset": "earliest",
+            # Batches, not events.
+            "stream_buffer_maxsize": self.limits.max_batches_in_flight,
+            "stream_wait_empty": True,
+            "topic_disable_leader": True,
+            "Stream": BatchStream,
+            # Tables of the default memory store leave nothing there.
+            "datadir": Path(tempfile.gettempdir()) / f"modelstream-{id}",
+        }
+        super().__init__(id, **{**defaults, **options})
+
+    def data_plane_config(self) -> dict[str, Any]:
+        """Return the settings of the librdkafka consumer that fetches."""
+        limits = self.limits
+        return {
+            **self.settings.librdkafka(),
+            # Never joined nor committed to by this client: aiokafka does that.
+            "group.id": self.conf.id,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": self.conf.consumer_auto_offset_reset,
+            "fetch.wait.max.ms": limits.fetch_wait_max_ms,
+            # The default of 1 s is how long a partition rests after its queue was full.
+            "fetch.queue.backoff.ms": 10,
+            "queued.min.messages": 20 * limits.fetch_max_records,
+            "queued.max.messages.kbytes": limits.max_bytes_in_flight // 1024,
+        }
+
+    @cached_property
+    def delivery(self) -> Delivery:
+        """The one producer of predictions and dead letters."""
+        limits = self.limits
+        return Delivery(
+            {
+                **self.settings.librdkafka(),
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": limits.linger_ms,
+                # As Java's clients: a key's events, predictions and labels meet in partitions of the same number.
+                "partitioner": "murmur2_random",
+                "message.timeout.ms": int(limits.delivery_timeout_s * 1000),
+                "queue.buffering.max.messages": limits.max_unsent_records,
+                "message.max.bytes": limits.max_output_bytes + 100_000,
+            },
+            self.settings.bootstrap,
+        )
+
+    async def confirm_outputs(self, finish: Callable[[Ticket, int], None]) -> None:
+        """Book all rows whose outputs the broker has."""
+        if self._delivery_started:
+            for ticket, n_rows in await self.delivery.confirm(self.limits.confirm_timeout_s):
+                finish(ticket, n_rows)
+
+    _delivery_started = False
+
+    async def on_start(self) -> None:
+        """Start the producer before anything can be produced."""
+        await super().on_start()
+        self.delivery.start()
+        self._delivery_started = True
+
+    async def on_shutdown(self) -> None:
+        """End the producer after everything that could produce."""
+        await super().on_shutdown()
+        await self.delivery.close(self.limits.confirm_timeout_s)
+
+
+def create_app(built: BuiltPipeline, settings: BrokerSettings, limits: EngineLimits | None = None) -> App:
+    """Return the Faust app of a pipeline.
+
+    Parameters
+    ----------
+    built : BuiltPipeline
+        The pipeline with its functions and models loaded.
+    settings : BrokerSettings
+        Where Kafka is.
+    limits : EngineLimits, optional
+        How much is held at once.
+    """
+    app = App(built.spec.pipeline, settings=settings, limits=limits)
+    attach_agents(app, built, ThreadPoolExecutor(_COMPUTE_THREADS, thread_name_prefix="modelstream-compute"))
+    return app
+
+
+def app_from_environment() -> App:
+    """Return the app of the pipeline that ``MODELSTREAM_PIPELINE`` names.
+
+    Raises
+    ------
+    ConfigError
+        If the variable is not set, or the pipeline is wrong.
+    """
+    path = os.environ.get("MODELSTREAM_PIPELINE")
+    if not path:
+        raise ConfigError("MODELSTREAM_PIPELINE", "set it to the path of a pipeline file")
+    pipeline = load_pipeline(Path(path))
+    built = pipeline.build()
+    settings = BrokerSettings.resolve(option=None, in_file=built.spec.broker, environ=os.environ)
+    return create_app(built, settings)
+
+
+def __getattr__(name: str) -> Any:
+    # Faust's command line looks for an attribute of this name; making the app needs the environment.
+    if name == "app":
+        globals()["app"] = found = app_from_environment()
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,173 @@
+"""The ledger: which rows of which partition are finished, and so how far the consumer group may commit.
+
+Every batch of records taken up for processing gets a *ticket* in its partition's queue. A row is finished when the
+broker has confirmed its prediction or its dead letter, or when a business rule filtered it. What may be committed is
+the end of the longest run of finished tickets at the head of the queue: an offset never passes a row that is still
+on its way, however the later ones overtook it.
+
+One owner: the worker's event loop. Nothing here waits, locks or knows Kafka.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
+
+__all__ = ["Ledger", "Ticket"]
+
+PartitionT = TypeVar("PartitionT", bound=Hashable)
+
+
+class Ticket:
+    """One batch of records of one partition, and how many of its rows are not finished yet.
+
+    Parameters
+    ----------
+    partition : _Partition
+        The queue that it stands in.
+    end_offset : int
+        Offset after the last record of the batch: what is committed once it is finished.
+    n_rows : int
+        Rows of the batch, at least one.
+    """
+
+    __slots__ = ("end_offset", "live", "partition", "unfinished")
+
+    def __init__(self, partition: _Partition, end_offset: int, n_rows: int) -> None:
+        self.partition = partition
+        self.end_offset = end_offset
+        self.unfinished = n_rows
+        #: False once the partition was given up: its rows belong to another worker now, nothing is due here.
+        self.live = True
+
+    def __repr__(self) -> str:
+        return f"Ticket(end_offset={self.end_offset}, unfinished={self.unfinished}, live={self.live})"
+
+
+class _Partition:
+    """The queue of one partition's open tickets, and how far it has come."""
+
+    __slots__ = ("committable", "committed", "open")
+
+    def __init__(self, start_offset: int | None) -> None:
+        self.open: deque[Ticket] = deque()
+        self.committable = start_offset
+        self.committed = start_offset
+
+    def advance(self) -> None:
+        while self.open and self.open[0].unfinished == 0:
+            self.committable = self.open.popleft().end_offset
+
+    def give_up(self) -> int:
+        n_tickets = len(self.open)
+        while self.open:
+            self.open.popleft().live = False
+        return n_tickets
+
+
+class Ledger(Generic[PartitionT]):
+    """Tickets of every assigned partition, and the offsets that may be committed.
+
+    Examples
+    --------
+    >>> ledger = Ledger()
+    >>> ledger.assign({"p0": 100})
+    >>> first, second = ledger.open("p0", 110, n_rows=10), ledger.open("p0", 120, n_rows=10)
+    >>> ledger.finish(second, 10)
+    >>> ledger.committable("p0")                            # the first batch is still open
+    >>> ledger.finish(first, 10)
+    >>> ledger.committable("p0")
+    120
+    >>> ledger.confirm("p0", 120)                           # the broker has it
+    >>> ledger.committable("p0"), ledger.is_idle
+    (None, True)
+    """
+
+    def __init__(self) -> None:
+        self._partitions: dict[PartitionT, _Partition] = {}
+
+    def assign(self, start_offsets: dict[PartitionT, int | None]) -> None:
+        """Start afresh with these partitions; tickets that are still open are given up.
+
+        Parameters
+        ----------
+        start_offsets : dict
+            For each partition the offset that reading starts at; None where the group has not committed yet.
+        """
+        self.abandon()
+        self._partitions = {partition: _Partition(offset) for partition, offset in start_offsets.items()}
+
+    def abandon(self) -> int:
+        """Give up every open ticket, so that nothing more is produced or booked for it. Return how many there were."""
+        return sum(state.give_up() for state in self._partitions.values())
+
+    def drop(self, partitions: Iterable[PartitionT]) -> None:
+        """Forget partitions that another worker owns now."""
+        for partition in partitions:
+            state = self._partitions.pop(partition, None)
+            if state is not None:
+                state.give_up()
+
+    def open(self, partition: PartitionT, end_offset: int, n_rows: int) -> Ticket:
+        """Book a batch that is taken up now. Batches of a partition are opened in the order of their offsets.
+
+        Raises
+        ------
+        KeyError
+            If the partition is not assigned.
+        ValueError
+            If the batch does not come after the one opened before it.
+        """
+        state = self._partitions[partition]
+        last = state.open[-1].end_offset if state.open else state.committable
+        if last is not None and end_offset <= last:
+            raise ValueError(f"{partition}: a batch up to {end_offset} is opened after one up to {last}")
+        ticket = Ticket(state, end_offset, n_rows)
+        state.open.append(ticket)
+        return ticket
+
+    def finish(self, ticket: Ticket, n_rows: int) -> None:
+        """Book rows whose prediction or dead letter the broker confirmed, or that were filtered.
+
+        Raises
+        ------
+        ValueError
+            If more rows are finished than the batch had: a row was produced twice.
+        """
+        ticket.unfinished -= n_rows
+        if ticket.unfinished < 0:
+            raise ValueError(f"{ticket!r}: more rows finished than were read")
+        if ticket.unfinished == 0 and ticket.live:
+            ticket.partition.advance()
+
+    def committable(self, partition: PartitionT) -> int | None:
+        """Return the offset to commit; None where that would not move the group forward.
+
+        It stays the same until `confirm`: a commit that failed is simply tried again.
+        """
+        state = self._partitions.get(partition)
+        if state is None or state.committable == state.committed:
+            return None
+        return state.committable
+
+    def confirm(self, partition: PartitionT, offset: int) -> None:
+        """Note that the broker has the committed offset. A partition given up meanwhile is passed over."""
+        state = self._partitions.get(partition)
+        if state is not None and (state.committed is None or offset > state.committed):
+            state.committed = offset
+
+    @property
+    def partitions(self) -> set[PartitionT]:
+        """The assigned partitions."""
+        return set(self._partitions)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no batch is under way."""
+        return not any(state.open for state in self._partitions.values())
+
+    @property
+    def open_tickets(self) -> int:
+        """How many batches are under way."""
+        return sum(len(state.open) for state in self._partitions.values())

@@ -1,0 +1,108 @@
+"""Raw records of one partition, as one fetch brought them; nothing outside `streams` sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelstream.streams.ledger import Ticket
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+    from faust.types import TP
+
+__all__ = ["RecordBatch", "SourceRecord", "split_by_partition"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """One record with all that a dead letter tells about it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+class RecordBatch:
+    """Records of one partition in the order of their offsets: what one Faust event carries.
+
+    Parameters
+    ----------
+    tp : TP
+        Topic and partition.
+    messages : list of confluent_kafka.Message
+        The records as librdkafka gave them; not empty.
+    epoch : int
+        The assignment they were fetched under.
+    """
+
+    __slots__ = ("_messages", "end_offset", "epoch", "n_bytes", "n_rows", "ticket", "tp", "unsent")
+
+    def __init__(self, tp: TP, messages: list[Message], epoch: int) -> None:
+        self.tp = tp
+        self.epoch = epoch
+        self.n_rows = len(messages)
+        self.n_bytes = sum(map(len, messages))
+        self.end_offset: int = messages[-1].offset() + 1
+        self._messages = messages
+        #: Rows that have not been handed to the producer yet.
+        self.unsent = len(messages)
+        #: Set when an agent takes the batch up.
+        self.ticket: Ticket | None = None
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    @property
+    def values(self) -> list[bytes | None]:
+        """Values of the records."""
+        return [message.value() for message in self._messages]
+
+    @property
+    def keys(self) -> list[bytes | None]:
+        """Keys of the records."""
+        return [message.key() for message in self._messages]
+
+    @property
+    def timestamps_ms(self) -> NDArray[np.int64]:
+        """Timestamps of the records, in milliseconds since 1970, as their producers or the broker set them."""
+        return np.array([message.timestamp()[1] for message in self._messages], np.int64)
+
+    def default_ids(self) -> list[str]:
+        """Return ids for events that carry none: where the record stands in Kafka."""
+        topic, partition = self.tp
+        return [f"{topic}/{partition}/{message.offset()}" for message in self._messages]
+
+    def record(self, index: int) -> SourceRecord:
+        """Return one record, for its dead letter."""
+        message = self._messages[index]
+        return SourceRecord(
+            topic=message.topic(),
+            partition=message.partition(),
+            offset=message.offset(),
+            timestamp_ms=message.timestamp()[1],
+            key=message.key(),
+            value=message.value(),
+            headers=message.headers() or [],
+        )
+
+    def let_go(self) -> None:
+        """Drop the records: no row needs its original bytes any more."""
+        self._messages = []
+
+
+def split_by_partition(messages: list[Message]) -> dict[tuple[str, int], list[Message]]:
+    """Return the records of a fetch by topic and partition, each in the order of its offsets."""
+    places = list(zip((m.topic() for m in messages), (m.partition() for m in messages), strict=True))
+    distinct = dict.fromkeys(places)
+    if len(distinct) == 1:
+        return {places[0]: messages}
+    return {place: list(compress(messages, (here == place for here in places))) for place in distinct}

@@ -1,0 +1,300 @@
+"""The two-plane Faust transport: aiokafka keeps the group and commits, librdkafka fetches, one event is one batch.
+
+The URL scheme ``modelstream://`` selects it. A topic made with `batch_topic` is read by the data plane: its agents
+get a `RecordBatch` per event and book every row in the consumer's ledger themselves. All other topics, tables and
+changelogs of the app take Faust's stock path. The assignment runs through four states::
+
+    assigned ──► perform_seek: the pump reads from the committed offsets, under a new epoch
+             ──► batches: pump → consumer → conductor → agent; taken up = a ticket in the ledger
+    revoked  ──► stop_flow: nothing is read or taken up any more
+             ──► wait_empty: what is under way is finished and committed, within the drain timeout
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from time import monotonic
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END
+from faust import Event, Schema, Stream, Topic
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+from mode import Service
+
+from modelstream.streams.ledger import Ledger, Ticket
+from modelstream.streams.pump import Pump
+from modelstream.streams.records import RecordBatch
+
+__all__ = ["BatchConsumer", "BatchStream", "RecordBatchSchema", "Transport", "batch_topic"]
+
+# While draining, how long to wait before looking again whether the last batches are through.
+_DRAIN_POLL_S = 0.02
+
+
+class RecordBatchSchema(Schema):
+    """Marks a topic as read in batches: the event's value is the `RecordBatch` as it is."""
+
+    def compile(self, app: Any, **_: Any) -> Callable[..., Awaitable[Any]]:
+        """Return the function that makes an event of a message."""
+
+        async def decode(message: _BatchMessage, *, propagate: bool = False) -> Any:
+            return Event(app, None, message.value, {}, message)
+
+        return decode
+
+
+def batch_topic(app: Any, name: str) -> Topic:
+    """Return a topic of the app whose events are `RecordBatch` values.
+
+    Agents on it take stock messages' place: ``async for batch in stream`` yields a batch of one partition, opened in
+    the ledger, and the agent says what became of its rows with ``app.consumer.finish``. Nothing is committed for rows
+    of which it did not.
+    """
+    app.batch_topic_names.add(name)
+    return app.topic(name, schema=RecordBatchSchema(), internal=True)
+
+
+class _BatchMessage(ConsumerMessage):
+    """The message around a batch. It is never acknowledged: the ledger is what counts."""
+
+    @classmethod
+    def around(cls, batch: RecordBatch, generation_id: int) -> _BatchMessage:
+        return cls(
+            batch.tp.topic, batch.tp.partition, batch.end_offset - 1, 0.0, 0, None, None, batch, None, 0, 0, batch.tp,
+            generation_id=generation_id,
+        )  # fmt: skip
+
+
+class BatchStream(Stream):
+    """A stream that opens a batch in the ledger as its agent takes it up; other channels behave as ever."""
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        if not isinstance(getattr(self.channel, "schema", None), RecordBatchSchema):
+            return super().__aiter__()
+        iterator = self._batches()
+        self._active_agens.add(iterator)
+        return iterator
+
+    async def _batches(self) -> AsyncIterator[RecordBatch]:
+        self._finalized = True
+        started_here = await self.maybe_start()
+        consumer, monitor = self.app.consumer, self.app.monitor
+        try:
+            while not self.should_stop:
+                event = await self.channel.__anext__()
+                batch = event.value
+                if not consumer.take_up(batch):
+                    continue
+                # Tables find the partition to write to in the current event.
+                self._set_current_event(event)
+                monitor.messages_received_total += len(batch)
+                monitor.events_total += len(batch)
+                self.events_total += len(batch)
+                yield batch
+                self.current_event = None
+        except StopAsyncIteration:
+            return
+        finally:
+            self._channel_stop_iteration(self.channel)
+            if started_here:
+                await self.stop()
+                self.service_reset()
+
+
+class BatchConsumer(driver.Consumer):
+    """Faust's consumer with a data plane for the batch topics."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ledger: Ledger[TP] = Ledger()
+        self.limits = self.app.limits
+        self._epoch = 0
+        self._pump: Pump | None = None
+        self._start_offsets: Mapping[TP, int | None] = {}
+        self._assignment_is_new = False
+        self._arrived: asyncio.Queue[RecordBatch] = asyncio.Queue()
+
+    # -- what agents use
+
+    def take_up(self, batch: RecordBatch) -> bool:
+        """Open a batch in the ledger; False where its partition was taken away meanwhile and it must be dropped."""
+        if batch.epoch != self._epoch or not self.flow_active:
+            return False
+        batch.ticket = self.ledger.open(batch.tp, batch.end_offset, len(batch))
+        return True
+
+    def sent(self, batch: RecordBatch, n_rows: int) -> None:
+        """Note that rows have been handed to the producer, or need no output; with the last one there is new room."""
+        batch.unsent -= n_rows
+        if batch.unsent == 0:
+            batch.let_go()
+            if self._pump is not None:
+                self._pump.release(batch)
+
+    def finish(self, ticket: Ticket, n_rows: int) -> None:
+        """Note that rows are finished: their prediction or dead letter is on Kafka, or none is due."""
+        self.ledger.finish(ticket, n_rows)
+
+    # -- the data plane
+
+    def _is_batch(self, tp: TP) -> bool:
+        return tp.topic in self.app.batch_topic_names
+
+    def _batch_tps(self, tps: Iterable[TP]) -> set[TP]:
+        return {tp for tp in tps if self._is_batch(tp)}
+
+    def _running_pump(self) -> Pump:
+        if self._pump is None:
+            self._pump = Pump(
+                self.app.data_plane_config(),
+                max_records=self.limits.fetch_max_records,
+                window_batches=self.limits.max_batches_in_flight,
+                window_bytes=self.limits.max_bytes_in_flight,
+                deliver=self._on_fetched,
+                fail=lambda error: self.loop.call_soon_threadsafe(self._on_pump_failed, error),
+            )
+            self._pump.start()
+        return self._pump
+
+    def _on_fetched(self, batches: list[RecordBatch]) -> None:
+        # On the pump's thread. The queue needs no bound of its own: the pump's window is one.
+        self.loop.call_soon_threadsafe(self._put_arrived, batches)
+
+    def _put_arrived(self, batches: list[RecordBatch]) -> None:
+        for batch in batches:
+            self._arrived.put_nowait(batch)
+
+    def _on_pump_failed(self, error: BaseException) -> None:
+        self.add_future(self.app.crash(error))
+
+    @Service.task
+    async def _deliver_batches(self) -> None:
+        while not self.should_stop:
+            batch = await self._arrived.get()
+            if batch.epoch == self._epoch and self.flow_active:
+                await self.callback(_BatchMessage.around(batch, self.app.consumer_generation_id))
+
+    async def _read_from_committed(self) -> None:
+        tps = self._batch_tps(self.assignment())
+        self._epoch += 1
+        committed = {tp: _offset_or_none(self._start_offsets.get(tp)) for tp in tps}
+        self.ledger.assign(committed)
+        if tps or self._pump is not None:
+            reset = OFFSET_END if self.app.conf.consumer_auto_offset_reset == "latest" else OFFSET_BEGINNING
+            start = {tp: reset if offset is None else offset for tp, offset in committed.items()}
+            await asyncio.wrap_future(self._running_pump().assign(start, self._epoch))
+            self.log.info("reading %s", {f"{tp.topic}[{tp.partition}]": offset for tp, offset in start.items()})
+
+    # -- Faust's hooks, in the order of an assignment's life
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Keep aiokafka from fetching batch partitions; the data plane reads them."""
+        self._assignment_is_new = True
+        tps = [driver.ensure_aiokafka_TP(tp) for tp in self._batch_tps(assigned)]
+        if tps:
+            self._thread._ensure_consumer().pause(*tps)
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Remember where the group stands, for the data plane."""
+        offsets = await super().seek_to_committed()
+        self._start_offsets = {TP(tp.topic, tp.partition): offset for tp, offset in offsets.items()}
+        return offsets
+
+    async def perform_seek(self) -> None:
+        """Start reading a new assignment.
+
+        Faust also seeks when a fetch comes back while the flow is stopped. That is in the middle of a drain, and
+        starting over then would give up the batches that are being drained.
+        """
+        await super().perform_seek()
+        if self._assignment_is_new:
+            self._assignment_is_new = False
+            await self._read_from_committed()
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        if active_partitions is not None:
+            active_partitions = {tp for tp in active_partitions if not self._is_batch(tp)}
+            if not active_partitions:
+                await asyncio.sleep(min(timeout, 0.2))
+                return {}
+        return await super()._getmany(active_partitions, timeout)
+
+    def stop_flow(self) -> None:
+        """Read nothing more and take nothing more up; what is under way goes on."""
+        super().stop_flow()
+        if self._pump is not None:
+            self._pump.stop_polling()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Drain and commit while the partitions are still ours, then let go of them."""
+        await super().on_partitions_revoked(revoked)
+        if self._pump is not None:
+            await asyncio.wrap_future(self._pump.unassign())
+        self.ledger.drop(self._batch_tps(revoked))
+
+    async def wait_empty(self) -> None:
+        """Finish and commit the batches under way, within the drain timeout; then the stock messages."""
+        deadline = monotonic() + self.limits.drain_timeout_s
+        while not self._is_drained():
+            if monotonic() >= deadline:
+                n_batches = self.ledger.abandon()
+                self.log.warning("gave up %d batches that were not through in time; they will be read again", n_batches)
+                break
+            await self.commit(start_new_transaction=False)
+            await asyncio.sleep(_DRAIN_POLL_S)
+        await super().wait_empty()
+
+    def _is_drained(self) -> bool:
+        return self.ledger.is_idle and not any(self.ledger.committable(tp) for tp in self.ledger.partitions)
+
+    async def on_stop(self) -> None:
+        """End the data plane."""
+        await super().on_stop()
+        if self._pump is not None:
+            self._pump.close()
+            await asyncio.to_thread(self._pump.join, self.limits.drain_timeout_s)
+
+    # -- committing
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit what is finished, after asking the broker which outputs it has."""
+        await self.app.confirm_outputs(self.finish)
+        return await super().force_commit(topics, start_new_transaction=start_new_transaction)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        yield from super()._filter_tps_with_pending_acks(topics)
+        for tp in self.ledger.partitions:
+            if topics is None or tp in topics or tp.topic in topics:
+                yield tp
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self.ledger.committable(tp) if self._is_batch(tp) else super()._new_offset(tp)
+
+    def _should_commit(self, tp: TP, offset: int) -> bool:
+        return True if self._is_batch(tp) else super()._should_commit(tp, offset)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        did_commit = await super()._commit(offsets)
+        if did_commit:
+            for tp, offset in offsets.items():
+                self.ledger.confirm(tp, offset)
+        return did_commit
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Leave batch partitions out of Faust's check, which looks at aiokafka's fetches."""
+        if not self._is_batch(tp):
+            super().verify_event_path(now, tp)
+
+
+def _offset_or_none(offset: int | None) -> int | None:
+    return None if offset is None or offset < 0 else offset
+
+
+class Transport(driver.Transport):
+    """Faust's Kafka transport with the batch consumer."""
+
+    Consumer = BatchConsumer
