@@ -1,0 +1,205 @@
+"""The contract of a model version: which event fields it reads, how they are laid out, what its outputs mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelstream.models.errors import ConfigError
+
+__all__ = [
+    "NUMPY_DTYPES",
+    "Column",
+    "ContractBreach",
+    "DType",
+    "FieldSpec",
+    "InputSpec",
+    "ModelContract",
+    "OutputKind",
+    "OutputSpec",
+    "merge_fields",
+]
+
+#: A column: numbers as an array whose first axis is the rows, strings as a list.
+Column = NDArray[Any] | list[Any]
+
+#: Types that a model's input can have.
+DType = Literal["float32", "float64", "int32", "int64", "bool", "string"]
+
+#: What an output says: a number, a class, how sure it is of a class, or several numbers.
+OutputKind = Literal["value", "label", "score", "vector"]
+
+#: How a column of each type is held in numpy.
+NUMPY_DTYPES: Mapping[DType, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+    "int32": np.dtype(np.int32),
+    "int64": np.dtype(np.int64),
+    "bool": np.dtype(np.bool_),
+    "string": np.dtype(object),
+}
+
+
+class ContractBreach(Exception):
+    """A model, its `model.toml` or its data do not keep the contract.
+
+    It never leaves `models`: `load_model` turns it into a `ModelLoadError`, `OnnxModel.predict` into an
+    `InferenceError`, because only they know the model's name and version.
+
+    Parameters
+    ----------
+    problem : str
+        One line for a person.
+    file : str, optional
+        The file of the model version that is to blame.
+    """
+
+    def __init__(self, problem: str, file: str = "model.onnx") -> None:
+        self.file = file
+        super().__init__(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSpec:
+    """One event field that a model reads.
+
+    Parameters
+    ----------
+    name : str
+        Name of the column.
+    dtype : DType
+        Type that the column is cast to.
+    width : int, optional
+        Number of values in each row of a vector field; None for a scalar field.
+    """
+
+    name: str
+    dtype: DType
+    width: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One input tensor, and the fields that fill it from left to right.
+
+    Parameters
+    ----------
+    tensor : str
+        Name of the ONNX input.
+    fields : tuple of FieldSpec
+        Either one vector field, or one or more scalar fields; all of the tensor's type.
+    rank : int
+        2 for a tensor of shape (n_rows, n_values), 1 for shape (n_rows,).
+    """
+
+    tensor: str
+    fields: tuple[FieldSpec, ...]
+    rank: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """One output field, and the tensor that it is read from.
+
+    Parameters
+    ----------
+    field : str
+        Name in the prediction, such as ``value``.
+    tensor : str
+        Name of the ONNX output.
+    kind : {"value", "label", "score", "vector"}
+        What it says.
+    of_class : int or str, optional
+        For a score, the class that it is about; None takes the largest score in each row, which is the label's own.
+    class_index : int, optional
+        The column of that class, where the scores come as a tensor.
+    """
+
+    field: str
+    tensor: str
+    kind: OutputKind
+    of_class: int | str | None = None
+    class_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelContract:
+    """What a model version promises: `model.toml`, completed by what the ONNX graph says of itself.
+
+    Parameters
+    ----------
+    name, version : str
+        Which model version it is.
+    sha256 : str
+        Digest of the ONNX file, in lower-case hexadecimal digits.
+    inputs : tuple of InputSpec
+        Every input of the graph.
+    outputs : tuple of OutputSpec
+        What `OnnxModel.predict` returns, in this order.
+    metrics, training : mapping
+        As they stand in `model.toml`: how good the model was, and where it comes from.
+
+    Examples
+    --------
+    >>> hour = FieldSpec("hour", "float32")
+    >>> contract = ModelContract("delay", "1", "0" * 64, (InputSpec("x", (hour,)),), (), {}, {})
+    >>> contract.required_fields
+    (FieldSpec(name='hour', dtype='float32', width=None),)
+    """
+
+    name: str
+    version: str
+    sha256: str
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    metrics: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+    @property
+    def required_fields(self) -> tuple[FieldSpec, ...]:
+        """Every field that the model reads, once, in the order of its inputs."""
+        return merge_fields(field for spec in self.inputs for field in spec.fields)
+
+
+def merge_fields(fields: Iterable[FieldSpec]) -> tuple[FieldSpec, ...]:
+    """Return each field once; where tensors of several types read one field, it gets the widest of the types.
+
+    Parameters
+    ----------
+    fields : iterable of FieldSpec
+        Fields, possibly of several models, in order.
+
+    Raises
+    ------
+    ConfigError
+        If a field is wanted as text and as a number, or in two widths.
+
+    Examples
+    --------
+    >>> merge_fields([FieldSpec("n", "int64"), FieldSpec("n", "float32")])
+    (FieldSpec(name='n', dtype='float64', width=None),)
+    """
+    merged: dict[str, FieldSpec] = {}
+    for field in fields:
+        known = merged.setdefault(field.name, field)
+        if known.width != field.width:
+            raise ConfigError("", f"field {field.name!r} is read {_width(known)} and {_width(field)}")
+        if known.dtype != field.dtype:
+            if "string" in (known.dtype, field.dtype):
+                raise ConfigError("", f"field {field.name!r} is read as {known.dtype} and as {field.dtype}")
+            merged[field.name] = FieldSpec(field.name, _widest(known.dtype, field.dtype), field.width)
+    return tuple(merged.values())
+
+
+def _width(field: FieldSpec) -> str:
+    return "as a scalar" if field.width is None else f"as a vector of {field.width}"
+
+
+def _widest(first: DType, second: DType) -> DType:
+    # numpy's promotion of the closed list of types stays within it.
+    widest: DType = np.result_type(NUMPY_DTYPES[first], NUMPY_DTYPES[second]).name  # type: ignore[assignment]
+    return widest
