@@ -1,0 +1,137 @@
+"""From a directory to a model that may serve: every check is made here, before the worker joins its group."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from modelstream.models.contract import ContractBreach, ModelContract, merge_fields
+from modelstream.models.contract_file import CONTRACT_FILE, ContractFile, parse_contract
+from modelstream.models.errors import ConfigError, ModelLoadError
+from modelstream.models.fitting import fit_inputs, fit_outputs
+from modelstream.models.onnx_model import OnnxModel
+from modelstream.models.outputs import is_zipmap
+from modelstream.models.registry import ModelVersion, find_version
+from modelstream.models.session import open_session
+from modelstream.models.trial import Trial, check_trial, run_trial, trial_columns
+
+__all__ = ["DEFAULT_MAX_BYTES", "load_model"]
+
+MODEL_FILE = "model.onnx"
+
+#: 512 MiB: any model that scores a stream on a CPU is far smaller, and a wrong file should not fill the memory.
+DEFAULT_MAX_BYTES = 512 * 1024 * 1024
+
+#: 1 MiB for `model.toml`: a thousand fields take 20 kB.
+_MAX_CONTRACT_BYTES = 1024 * 1024
+
+
+def load_model(models_dir: Path, reference: str, *, max_bytes: int = DEFAULT_MAX_BYTES, path: str = "") -> OnnxModel:
+    """Load a model version and check that it keeps its contract.
+
+    The digest is checked on the very bytes that ONNX Runtime gets, so a file that is replaced meanwhile does no harm.
+
+    Parameters
+    ----------
+    models_dir : Path
+        Directory of models, with ``NAME/VERSION/model.onnx`` and ``model.toml``.
+    reference : str
+        ``NAME@VERSION``, or ``NAME`` for the highest version.
+    max_bytes : int, optional
+        Largest ONNX file that is read.
+    path : str, optional
+        Where the reference stands, such as ``stages[1].infer.models[0]``, for a `ConfigError`.
+
+    Returns
+    -------
+    OnnxModel
+        The model, warmed up.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such model or version.
+    ModelLoadError
+        If its files are missing, broken, changed, too large or outside of the directory, or the model does not do
+        what `model.toml` says.
+
+    Examples
+    --------
+    >>> load_model(Path("models"), "arrival_delay@1").required_fields  # doctest: +SKIP
+    (FieldSpec(name='dep_delay', dtype='float32', width=None),)
+    """
+    found = find_version(models_dir, reference, path)
+    try:
+        return _load(models_dir, found, max_bytes)
+    except ContractBreach as error:
+        raise ModelLoadError(found.name, found.version, f"{found.directory / error.file}: {error}") from None
+
+
+def _load(models_dir: Path, found: ModelVersion, max_bytes: int) -> OnnxModel:
+    file = parse_contract(_read(models_dir, found.directory / CONTRACT_FILE, _MAX_CONTRACT_BYTES))
+    _check_identity(file, found)
+    content = _read(models_dir, found.directory / MODEL_FILE, max_bytes)
+    _check_digest(file, content)
+    session = open_session(content)
+    del content  # ONNX Runtime has its own copy.
+    inputs = fit_inputs(file, session.get_inputs())
+    try:
+        fields = merge_fields(field for spec in inputs for field in spec.fields)
+    except ConfigError as error:
+        raise ContractBreach(error.problem, CONTRACT_FILE) from None
+    trial = run_trial(session, inputs, trial_columns(fields, file.examples))
+    outputs = fit_outputs(file, trial.batch)
+    sample = check_trial(outputs, trial)
+    contract = ModelContract(file.name, file.version, file.sha256.lower(), inputs, outputs, file.metrics, file.training)
+    return OnnxModel(contract, session, sample, _notes(contract, trial))
+
+
+def _read(models_dir: Path, path: Path, max_bytes: int) -> bytes:
+    """Return the content of a file that really lies in the directory of models."""
+    try:
+        real = path.resolve(strict=True)
+        # Links within the directory are how Kubernetes and DVC lay files out.
+        if not real.is_relative_to(models_dir.resolve()):
+            raise ContractBreach(f"is a link out of {models_dir}, to {real}; put the file itself there", path.name)
+        if not real.is_file():
+            raise ContractBreach("is not a regular file", path.name)
+        with real.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            content = b"" if size > max_bytes else file.read(size)
+    except FileNotFoundError:
+        raise ContractBreach("is not there; a model version is model.onnx and model.toml", path.name) from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, until Python 3.12.
+        reason = getattr(error, "strerror", None) or "a loop of links"
+        raise ContractBreach(f"cannot be read: {reason}", path.name) from None
+    if size > max_bytes:
+        problem = f"has {size:,} bytes, over the limit of {max_bytes:,}; raise max_bytes if it is right"
+        raise ContractBreach(problem, path.name)
+    return content
+
+
+def _check_identity(file: ContractFile, found: ModelVersion) -> None:
+    for key, said, is_ in (("name", file.name, found.name), ("version", file.version, found.version)):
+        if said != is_:
+            raise ContractBreach(f"{key}: is {said!r}, but the directory says {is_!r}", CONTRACT_FILE)
+
+
+def _check_digest(file: ContractFile, content: bytes) -> None:
+    if not content:
+        raise ContractBreach("is empty; export the model again", MODEL_FILE)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != file.sha256.lower():
+        raise ContractBreach(
+            f"has SHA-256 {digest}, but model.toml says {file.sha256.lower()}: it was changed or not copied whole; "
+            "copy it again, or publish it as a new version",
+            MODEL_FILE,
+        )
+
+
+def _notes(contract: ModelContract, trial: Trial) -> tuple[str, ...]:
+    return tuple(
+        f"output {spec.tensor!r} is a ZipMap, a Python dict for each row, which takes 10 times as long as a tensor; "
+        "export the model with options={'zipmap': False}"
+        for spec in contract.outputs
+        if is_zipmap(trial.batch[spec.tensor])
+    )
