@@ -1,0 +1,127 @@
+"""What the commands share: their options, and how errors end them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from modelstream.models.errors import BrokerUnavailable, ConfigError, DependencyError, ModelLoadError, ModelStreamError
+from modelstream.streams.cluster import Cluster
+from modelstream.streams.pipeline import Pipeline, load_pipeline
+from modelstream.streams.settings import BrokerSettings
+
+__all__ = [
+    "EXIT_CONFIG",
+    "EXIT_FAILED",
+    "broker_option",
+    "broker_settings",
+    "pipeline_argument",
+    "read_pipeline",
+    "require_topics",
+    "run_command",
+    "set_option",
+]
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+
+# 128 + SIGINT, as shells have it.
+_EXIT_INTERRUPTED = 130
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def pipeline_argument(function: F) -> F:
+    """Add the argument PIPELINE."""
+    return click.argument("pipeline", type=click.Path(path_type=Path))(function)
+
+
+def broker_option(function: F) -> F:
+    """Add the option ``--broker``."""
+    return click.option(
+        "--broker", metavar="HOST:PORT", help="Kafka bootstrap address  [default: $MODELSTREAM_BROKER, then the file]"
+    )(function)
+
+
+def set_option(function: F) -> F:
+    """Add the option ``--set``."""
+    return click.option(
+        "--set",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Override a key of the pipeline file, as sink.topic=other; may be given several times.",
+    )(function)
+
+
+def read_pipeline(path: Path, overrides: tuple[str, ...] = ()) -> Pipeline:
+    """Return the pipeline of a file, with ``--set`` applied."""
+    return load_pipeline(path, overrides)
+
+
+def broker_settings(option: str | None, in_file: str | None) -> BrokerSettings:
+    """Return where Kafka is: the option, the environment, the pipeline file, in this order."""
+    return BrokerSettings.resolve(option=option, in_file=in_file, environ=os.environ)
+
+
+def require_topics(settings: BrokerSettings, topics: dict[str, str], pipeline: Path) -> dict[str, int]:
+    """Return the numbers of partitions of the topics.
+
+    Parameters
+    ----------
+    settings : BrokerSettings
+        Where Kafka is.
+    topics : dict of str to str
+        Topics by their path in the pipeline file.
+    pipeline : Path
+        The pipeline file, for the advice.
+
+    Raises
+    ------
+    ConfigError
+        If a topic does not exist; the engine never leaves that to the broker's defaults.
+    """
+    counts = Cluster(settings).partition_counts(topics.values())
+    for path, topic in topics.items():
+        if counts[topic] is None:
+            raise ConfigError(
+                path,
+                f"no topic {topic!r} on {settings.bootstrap}; "
+                f"create it, or let `modelstream topics {pipeline}` create all of this pipeline",
+            )
+    return {topic: count for topic, count in counts.items() if count is not None}
+
+
+def run_command(group: click.Group) -> None:
+    """Run the command line; every failure ends in one message and an exit code, never in a traceback."""
+    try:
+        code = group.main(prog_name="modelstream", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(_EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ModelStreamError as error:
+        _say_error(error)
+        sys.exit(EXIT_CONFIG if isinstance(error, ConfigError | ModelLoadError) else EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(_EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `| head` does. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_error(error: ModelStreamError) -> None:
+    hint = ""
+    if isinstance(error, BrokerUnavailable):
+        hint = "\nIs Kafka running there? Name another with --broker HOST:PORT or MODELSTREAM_BROKER."
+    elif isinstance(error, DependencyError):
+        hint = "\nIt may be back soon; start again then."
+    click.echo(f"modelstream: error: {error}{hint}", err=True)
