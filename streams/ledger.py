@@ -48,18 +48,20 @@ class Ticket:
 class _Partition:
     """The queue of one partition's open tickets, and how far it has come."""
 
-    __slots__ = ("committable", "committed", "open")
+    __slots__ = ("committable", "committed", "given_up", "open")
 
     def __init__(self, start_offset: int | None) -> None:
         self.open: deque[Ticket] = deque()
         self.committable = start_offset
         self.committed = start_offset
+        self.given_up = False
 
     def advance(self) -> None:
         while self.open and self.open[0].unfinished == 0:
             self.committable = self.open.popleft().end_offset
 
     def give_up(self) -> int:
+        self.given_up = True
         n_tickets = len(self.open)
         while self.open:
             self.open.popleft().live = False
@@ -99,7 +101,11 @@ class Ledger(Generic[PartitionT]):
         self._partitions = {partition: _Partition(offset) for partition, offset in start_offsets.items()}
 
     def abandon(self) -> int:
-        """Give up every open ticket, so that nothing more is produced or booked for it. Return how many there were."""
+        """Give up every open ticket, and open no more until the next `assign`. Return how many there were.
+
+        What was finished before them may still be committed. What would come after them may not, since it would be
+        committed past them.
+        """
         return sum(state.give_up() for state in self._partitions.values())
 
     def drop(self, partitions: Iterable[PartitionT]) -> None:
@@ -117,9 +123,11 @@ class Ledger(Generic[PartitionT]):
         KeyError
             If the partition is not assigned.
         ValueError
-            If the batch does not come after the one opened before it.
+            If the batch does not come after the one opened before it, or after one that was given up.
         """
         state = self._partitions[partition]
+        if state.given_up:
+            raise ValueError(f"{partition}: a batch up to {end_offset} is opened after others were given up")
         last = state.open[-1].end_offset if state.open else state.committable
         if last is not None and end_offset <= last:
             raise ValueError(f"{partition}: a batch up to {end_offset} is opened after one up to {last}")

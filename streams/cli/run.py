@@ -1,0 +1,83 @@
+"""``modelstream run``: a worker."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from modelstream.models.errors import ModelStreamError
+from modelstream.streams.app import create_app
+from modelstream.streams.cli.common import (
+    broker_option,
+    broker_settings,
+    pipeline_argument,
+    read_pipeline,
+    require_topics,
+    set_option,
+)
+from modelstream.streams.worker import exit_process, free_web_port, log_to_stderr, run_worker, stop_quietly
+
+__all__ = ["command"]
+
+logger = logging.getLogger("modelstream")
+
+
+@click.command(
+    "run",
+    epilog="""\b
+Examples:
+  modelstream run examples/flights/pipeline.yaml --broker localhost:9092
+  modelstream run pipeline.yaml --set sink.topic=trial --without-web
+""",
+)
+@pipeline_argument
+@broker_option
+@set_option
+@click.option("--web-port", type=int, help="Port of the web server  [default: the first free one from 6066 on]")
+@click.option("--web-bind", default="localhost", show_default=True, help="Address that the web server listens on.")
+@click.option("--without-web", is_flag=True, help="Run no web server.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+def command(
+    pipeline: Path,
+    broker: str | None,
+    overrides: tuple[str, ...],
+    web_port: int | None,
+    web_bind: str,
+    without_web: bool,
+    log_level: str,
+) -> None:
+    """Run a worker on PIPELINE until SIGTERM or Ctrl-C.
+
+    Start as many as there are partitions to share; Kafka spreads them. What is under way at the end is finished and
+    committed first. Exit code 0 after a signal, 1 if it failed at run time, 2 if the configuration is wrong.
+    """
+    signal.signal(signal.SIGTERM, stop_quietly)
+    log_to_stderr(log_level)
+    built = read_pipeline(pipeline, overrides).build()
+    spec = built.spec
+    settings = broker_settings(broker, spec.broker)
+    topics = {"source.topic": spec.source.topic, "sink.topic": spec.sink.topic, "sink.dead_letter": spec.sink.dead_letter}
+    counts = require_topics(settings, topics, pipeline)
+    app = create_app(built, settings)
+    app.conf.web_enabled = not without_web
+    app.conf.web_bind = web_bind
+    app.conf.web_port = web_port if web_port is not None else free_web_port(host=web_bind)
+    logger.info(
+        "%s: %s[%d partitions] -> %s on %s", spec.pipeline, spec.source.topic, counts[spec.source.topic],
+        spec.sink.topic, settings.bootstrap,
+    )  # fmt: skip
+    code = 0
+    try:
+        run_worker(app)
+    except ModelStreamError as error:
+        click.echo(f"modelstream: error: {error}", err=True)
+        code = 1
+    logger.info("%s", app.counters)
+    exit_process(code)
+    sys.exit(code)
