@@ -11,10 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Column", "EventBatch", "Fault", "Lineage", "ModelOutput", "RowStatus", "Settled"]
+from modelstream.models.contract import Column
 
-#: A column of events: numbers as an array whose first axis is the rows, strings as a list.
-Column = NDArray[Any] | list[Any]
+__all__ = [
+    "Column",
+    "EventBatch",
+    "Fault",
+    "Lineage",
+    "ModelOutput",
+    "RowStatus",
+    "Settled",
+    "concat_columns",
+    "select_rows",
+]
 
 
 class RowStatus(IntEnum):
@@ -149,15 +158,18 @@ class Settled:
         )
 
 
-def _select(column: Column, rows: NDArray[Any]) -> Column:
+def select_rows(column: Column, rows: NDArray[Any]) -> Column:
+    """Return some rows of a column, given by index or by mask."""
     if isinstance(column, np.ndarray):
-        return column[rows]
+        selected: NDArray[Any] = column[rows]
+        return selected
     if rows.dtype == np.bool_:
         return list(compress(column, rows.tolist()))
     return [column[i] for i in rows.tolist()]
 
 
-def _concat(columns: Sequence[Column]) -> Column:
+def concat_columns(columns: Sequence[Column]) -> Column:
+    """Return columns of one kind put one after the other."""
     if isinstance(columns[0], np.ndarray):
         return np.concatenate(columns)
     return list(chain.from_iterable(columns))
@@ -263,14 +275,14 @@ class EventBatch:
     def select(self, rows: NDArray[Any]) -> EventBatch:
         """Return some rows, by index or by mask, as a batch in which every row is kept."""
         return EventBatch(
-            keys=_select(self.keys, rows),  # type: ignore[arg-type]
-            ids=_select(self.ids, rows),  # type: ignore[arg-type]
+            keys=select_rows(self.keys, rows),  # type: ignore[arg-type]
+            ids=select_rows(self.ids, rows),  # type: ignore[arg-type]
             event_times=self.event_times[rows],
-            events=_select(self.events, rows),  # type: ignore[arg-type]
+            events=select_rows(self.events, rows),  # type: ignore[arg-type]
             lineage=self.lineage.select(rows),
-            columns={name: _select(column, rows) for name, column in self.columns.items()},
+            columns={name: select_rows(column, rows) for name, column in self.columns.items()},
             outputs={
-                name: ModelOutput(out.version, {k: _select(v, rows) for k, v in out.fields.items()})
+                name: ModelOutput(out.version, {k: select_rows(v, rows) for k, v in out.fields.items()})
                 for name, out in self.outputs.items()
             },
         )
@@ -296,10 +308,11 @@ class EventBatch:
             event_times=np.concatenate([part.event_times for part in filled]),
             events=[event for part in filled for event in part.events],
             lineage=Lineage.concat([part.lineage for part in filled]),
-            columns={name: _concat([part.columns[name] for part in filled]) for name in first.columns},
+            columns={name: concat_columns([part.columns[name] for part in filled]) for name in first.columns},
             outputs={
                 name: ModelOutput(
-                    out.version, {k: _concat([part.outputs[name].fields[k] for part in filled]) for k in out.fields}
+                    out.version,
+                    {k: concat_columns([part.outputs[name].fields[k] for part in filled]) for k in out.fields},
                 )
                 for name, out in first.outputs.items()
             },

@@ -52,6 +52,8 @@ def run_isolated(operator: Operator, batch: EventBatch) -> Settled:
     ModelStreamError
         A transient one, as it came: it says nothing about the rows.
     """
+    if not len(batch):
+        return batch.settle()
     try:
         return operator(batch).settle()
     # SystemExit: a user's function that gives up on one event must not end the worker.

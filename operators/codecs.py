@@ -1,0 +1,215 @@
+"""Records into events: JSON decoded a batch at a time, and a bad record marked without harm to its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from modelstream.operators.batch import EventBatch, Fault, Lineage
+from modelstream.operators.paths import Unfit, field_getter, look_up, show
+from modelstream.operators.times import FIRST_MS, LAST_MS, parse_time_ms, parse_times
+
+__all__ = ["DEEPEST", "SOURCE", "JsonCodec"]
+
+#: What faults of decoding call their stage.
+SOURCE = "source"
+
+#: orjson reads no deeper: it would run out of stack.
+DEEPEST = 1024
+
+_Faults = dict[int, Unfit]
+
+
+@dataclass(frozen=True, slots=True)
+class JsonCodec:
+    """Decodes records that hold one JSON object each.
+
+    A record is rejected as ``undecodable`` (no JSON, invalid UTF-8, NaN, no object, empty, null), ``too_large``,
+    ``too_deep``, ``non_finite`` (a number beyond float64, such as 1e999), or, for its id and its time, as
+    ``missing_field`` or ``wrong_type``.
+
+    Parameters
+    ----------
+    max_record_bytes : int
+        Longer values are rejected before they are decoded.
+    max_depth : int
+        Objects and lists may be nested so deep, 1024 at most.
+    event_id : str, optional
+        Field that identifies the event: text, or an integer. Without one the record's place in Kafka does.
+    event_time : str, optional
+        Field with the event time: see `parse_time_ms`. Without one it is the record's timestamp.
+
+    Examples
+    --------
+    >>> codec = JsonCodec(event_id="id")
+    >>> batch = codec.decode([b'{"id": 7, "x": 1}', b"{"], [None, None], [0, 0])
+    >>> batch.ids, batch.events, batch.faults[1].reason
+    (['7', ''], [{'id': 7, 'x': 1}, {}], 'undecodable')
+    """
+
+    max_record_bytes: int = 1_048_576
+    max_depth: int = DEEPEST
+    event_id: str | None = None
+    event_time: str | None = None
+
+    def decode(
+        self,
+        values: Sequence[bytes | None],
+        keys: list[bytes | None],
+        timestamps_ms: Sequence[int] | NDArray[np.int64],
+        default_ids: Callable[[], list[str]] | None = None,
+        source: Any = None,
+    ) -> EventBatch:
+        """Return the events of a batch of records; bad records are marked as rejected, and are ``{}`` as events.
+
+        Parameters
+        ----------
+        values : sequence of bytes or None
+            What the records hold.
+        keys : list of bytes or None
+            Their keys.
+        timestamps_ms : sequence of int, or ndarray of int64, shape (n_rows,)
+            Their timestamps, in milliseconds since 1970.
+        default_ids : callable, optional
+            Gives the ids where `event_id` names no field; by default an event's position.
+        source : object
+            What the lineage leads back to.
+        """
+        faults: _Faults = {}
+        events = self._events(values, faults)
+        batch = EventBatch(
+            keys=keys,
+            ids=self._ids(events, faults, default_ids),
+            event_times=self._times(events, faults, timestamps_ms),
+            events=events,
+            lineage=Lineage.of_source(source, len(events)),
+        )
+        for row, unfit in faults.items():
+            batch.reject(row, Fault(SOURCE, unfit.reason, unfit.detail))
+        return batch
+
+    def _events(self, values: Sequence[bytes | None], faults: _Faults) -> list[dict[str, Any]]:
+        try:
+            events = self._decode_all(values)
+        except (TypeError, ValueError):
+            events = _each(values, self._decode_one, {}, faults)
+        if self.max_depth < DEEPEST:
+            for row, event in enumerate(events):
+                if _is_deeper(event, self.max_depth):
+                    faults[row] = _too_deep(self.max_depth)
+                    events[row] = {}
+        return events
+
+    def _decode_all(self, values: Sequence[bytes | None]) -> list[dict[str, Any]]:
+        # Null values raise here: they have no length.
+        if max(map(len, values), default=0) > self.max_record_bytes:  # type: ignore[arg-type]
+            raise ValueError("a record is too large")
+        events = list(map(orjson.loads, values))  # type: ignore[arg-type]
+        if set(map(type, events)) - {dict}:
+            raise ValueError("a record is no object")
+        return events
+
+    def _decode_one(self, value: bytes | None) -> dict[str, Any]:
+        if not value:
+            raise Unfit("undecodable", "the value is null" if value is None else "the value is empty")
+        if len(value) > self.max_record_bytes:
+            raise Unfit("too_large", f"{len(value)} bytes, the limit is {self.max_record_bytes}")
+        try:
+            event = orjson.loads(value)
+        except ValueError as error:
+            raise self._undecodable(str(error)) from None
+        if not isinstance(event, dict):
+            raise Unfit("undecodable", f"{show(event)} is no JSON object")
+        return event
+
+    def _undecodable(self, problem: str) -> Unfit:
+        # orjson has one class for all of it.
+        if problem.startswith("depth limit"):
+            return _too_deep(self.max_depth)
+        if problem.startswith("number is infinity"):
+            return Unfit("non_finite", problem)
+        return Unfit("undecodable", problem)
+
+    def _ids(
+        self, events: list[dict[str, Any]], faults: _Faults, default_ids: Callable[[], list[str]] | None
+    ) -> list[str]:
+        field = self.event_id
+        if field is None:
+            return default_ids() if default_ids else list(map(str, range(len(events))))
+        try:
+            ids = list(map(field_getter(field), events))
+            "".join(ids)  # Raises where one is not text; the cheapest check there is.
+        except (LookupError, TypeError):
+            return _each(events, lambda event: _id_of(event, field), "", faults)
+        return ids
+
+    def _times(
+        self, events: list[dict[str, Any]], faults: _Faults, timestamps_ms: Sequence[int] | NDArray[np.int64]
+    ) -> NDArray[np.datetime64]:
+        field = self.event_time
+        if field is None or not events:
+            # Clipped: a producer may stamp anything, and a prediction has four digits for the year.
+            ms = np.clip(np.asarray(timestamps_ms, np.int64), FIRST_MS, LAST_MS)
+            return ms.view("datetime64[ms]")
+        try:
+            return parse_times(list(map(field_getter(field), events)))
+        except (LookupError, TypeError, ValueError):
+            each = _each(events, lambda event: _time_of(event, field), 0, faults)
+            return np.array(each, np.int64).view("datetime64[ms]")
+
+
+def _each(rows: Sequence[Any], convert: Callable[[Any], Any], filler: Any, faults: _Faults) -> list[Any]:
+    """Return what becomes of every row, the filler where it does not fit; the first fault of a row counts."""
+    converted = []
+    for row, value in enumerate(rows):
+        try:
+            converted.append(convert(value))
+        except Unfit as unfit:
+            faults.setdefault(row, unfit)
+            converted.append(filler)
+    return converted
+
+
+def _id_of(event: dict[str, Any], field: str) -> str:
+    value = look_up(event, field)
+    if value is None:
+        raise Unfit("missing_field", f"field {field!r} is missing")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise Unfit("wrong_type", f"field {field!r}: {show(value)} is no id; it must be text or an integer")
+
+
+def _time_of(event: dict[str, Any], field: str) -> int:
+    value = look_up(event, field)
+    if value is None:
+        raise Unfit("missing_field", f"field {field!r} is missing")
+    try:
+        return parse_time_ms(value)
+    except ValueError as error:
+        raise Unfit("wrong_type", f"field {field!r}: {show(value)} is no event time: {error}") from None
+
+
+def _too_deep(limit: int) -> Unfit:
+    return Unfit("too_deep", f"nested deeper than {limit}")
+
+
+def _is_deeper(event: dict[str, Any], limit: int) -> bool:
+    """Return whether objects and lists are nested deeper; level by level, since recursion has a limit of its own."""
+    level: list[Any] = [event]
+    for _ in range(limit):
+        level = [
+            part
+            for container in level
+            for part in (container.values() if isinstance(container, dict) else container)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return False
+    return True
