@@ -14,6 +14,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Self
 from xml.etree import ElementTree
@@ -52,7 +53,8 @@ def resolve_jars() -> Path:
     if shutil.which("java") is None:
         raise KafkaUnavailable("Apache Kafka needs Java 17 or newer; there is no `java` on the PATH")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelstream"
-    jars = cache / f"kafka-{kafka_version()}"
+    # Named by the whole pom: another jar in it is another folder.
+    jars = cache / f"kafka-{kafka_version()}-{sha256(POM.read_bytes()).hexdigest()[:8]}"
     if jars.is_dir():
         return jars
     if shutil.which("mvn") is None:
@@ -74,9 +76,10 @@ def resolve_jars() -> Path:
     return jars
 
 
-def _run(command: list[str], timeout_s: float) -> None:
+def _run(command: list[str], timeout_s: float) -> str:
     try:
-        subprocess.run(command, check=True, timeout=timeout_s, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run(command, check=True, timeout=timeout_s, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return done.stdout.decode(errors="replace")
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         output = (error.output or b"").decode(errors="replace")[-4000:]
         raise RuntimeError(f"{error}\n{output}".rstrip()) from None
@@ -125,9 +128,13 @@ class ApacheKafka:
         if not (self.folder / "data").exists():
             # 16 random bytes, written as Kafka's own `random-uuid` would, without starting a JVM for it.
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            _run(self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c"), START_DEADLINE_S)
+            self.run_tool("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._properties))
         self._process = SupervisedProcess(
-            self._java("kafka.Kafka"), folder=self.folder, log=self.log, env=os.environ, grace_s=10.0
+            self._java("kafka.Kafka", str(self._properties)),
+            folder=self.folder,
+            log=self.log,
+            env=os.environ,
+            grace_s=10.0,
         )
         deadline = time.monotonic() + START_DEADLINE_S
         while not broker_answers(self.bootstrap):
@@ -137,9 +144,13 @@ class ApacheKafka:
             time.sleep(0.1)
         return self
 
+    def run_tool(self, main: str, *arguments: str) -> str:
+        """Run one of Kafka's command-line tools, named by its Java class, and return its output."""
+        return _run(self._java(main, *arguments), START_DEADLINE_S)
+
     def _java(self, main: str, *arguments: str) -> list[str]:
         options = ["-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{self._jars}/*"]
-        return ["java", *options, main, *arguments, str(self._properties)]
+        return ["java", *options, main, *arguments]
 
     def kill(self) -> None:
         """Kill the broker with SIGKILL. Its data stays for `restart`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -15,9 +16,16 @@ START_DEADLINE_S = 20.0
 
 
 class RedisServer:
-    """A server on a free loopback port; it keeps its address, not its data, over `kill` and `restart`."""
+    """A server on a free loopback port; it keeps its address, not its data, over `kill` and `restart`.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    options : sequence of str
+        More options of redis-server.
+    """
+
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        self._options = options
         found = shutil.which("redis-server")
         self._binary = Path(found) if found else EmbeddedCache.find_binary()
         self.port = free_port()
@@ -34,9 +42,14 @@ class RedisServer:
         """Process id of the server, for signals."""
         return self._process.pid if self._process else None
 
+    @property
+    def running(self) -> bool:
+        """Whether the server's process lives."""
+        return self._process is not None and self._process.running
+
     def start(self) -> Self:
         """Start the server and wait until it answers."""
-        command = [str(self._binary), "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
+        command = [str(self._binary), "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", *self._options]
         self._process = SupervisedProcess(command, folder=self.folder, log=self.folder / "redis.log")
         deadline = time.monotonic() + START_DEADLINE_S
         while not cache_answers(self.port):

@@ -1,0 +1,52 @@
+# Everything runs in .venv/, installed once from requirements.lock. `make` alone lists the targets.
+PYTHON ?= python3
+UV ?= uv
+PORT ?= 9092
+EVENTS ?=
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint faults bench kafka lock
+
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+demo: $(INSTALLED) ## Score 336,776 real flights on an embedded broker; EVENTS=20000 for fewer, ARGS=--verify for more
+	@$(BIN)/modelstream demo $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
+
+test: $(INSTALLED) ## Run the tests, on Apache Kafka where Java and Maven are; ARGS="-k ledger" for some
+	$(BIN)/pytest --ignore=tests/faults $(ARGS)
+
+lint: $(INSTALLED) ## Check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+faults: $(INSTALLED) ## Kill, stop and starve real processes, and count what was lost
+	$(BIN)/pytest tests/faults $(ARGS)
+
+bench: $(INSTALLED) ## Compare throughput with a hand-written loop, Quix Streams and stock Faust; ARGS="--systems loop,modelstream"
+	@$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+kafka: $(INSTALLED) ## Run Apache Kafka on 127.0.0.1:9092 until Ctrl-C; PORT=19092 for another port
+	@$(BIN)/python tests/support/kafka_server.py --port $(PORT)
+
+# The second file is what a worker needs: the same versions without the extras, for the Dockerfile.
+LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+lock: ## Resolve the dependencies into the lock files, with uv; ARGS=--upgrade for newer versions
+	$(LOCK) --all-extras --output-file requirements.lock $(ARGS)
+	$(LOCK) --constraint requirements.lock --output-file requirements-run.lock
+
+$(INSTALLED): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "modelstream needs Python 3.11, 3.12 or 3.13, and this is %d.%d; name another: make PYTHON=python3.12" % v)'
+	@echo "Installing into .venv/, once"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
