@@ -20,7 +20,7 @@ from modelstream.streams.transport import batch_topic
 
 if TYPE_CHECKING:
     from modelstream.streams.app import App
-    from modelstream.streams.pipeline import BuiltPipeline
+    from modelstream.streams.build import BuiltPipeline
 
 __all__ = ["attach_agents"]
 

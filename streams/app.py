@@ -21,7 +21,8 @@ from modelstream.models.errors import ConfigError
 from modelstream.streams.agents import attach_agents
 from modelstream.streams.delivery import Delivery
 from modelstream.streams.ledger import Ticket
-from modelstream.streams.pipeline import BuiltPipeline, load_pipeline
+from modelstream.streams.build import BuiltPipeline
+from modelstream.streams.pipeline import load_pipeline
 from modelstream.streams.settings import BrokerSettings, EngineLimits
 from modelstream.streams.transport import BatchStream, Transport
 
