@@ -58,6 +58,8 @@ class StepResult:
     settled: list[Lineage] = field(default_factory=list)
     #: The part of them that a business rule filtered: finished without an output.
     filtered: Lineage | None = None
+    #: Counts for the worker's statistics; events where this was the first stage.
+    n_events: int = 0
     n_rejected: int = 0
     n_predictions: int = 0
 
@@ -98,6 +100,7 @@ class StageStep:
 
     def _decode(self, records: RecordBatch, result: StepResult) -> EventBatch:
         assert self._codec is not None
+        result.n_events = len(records)
         settled = self._codec.decode(
             records.values, records.keys, records.timestamps_ms, default_ids=records.default_ids, source=records
         ).settle()
@@ -168,6 +171,7 @@ class StageAgent:
 
     async def _release(self, result: StepResult) -> None:
         app = self._app
+        app.counters.events += result.n_events
         app.counters.predictions += result.n_predictions
         for output in result.outputs:
             await app.delivery.submit(output)

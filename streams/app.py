@@ -25,6 +25,7 @@ from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.pipeline import load_pipeline
 from modelstream.streams.settings import BrokerSettings, EngineLimits
 from modelstream.streams.transport import BatchStream, Transport
+from modelstream.streams.web import add_pages
 
 __all__ = ["App", "Counters", "app_from_environment", "create_app"]
 
@@ -39,6 +40,7 @@ _COMPUTE_THREADS = 2
 class Counters:
     """What this worker has done since its start, in events."""
 
+    events: int = 0
     filtered: int = 0
     predictions: int = 0
     dead_letters: int = 0
@@ -104,7 +106,7 @@ class App(faust.App):
 
     @cached_property
     def delivery(self) -> Delivery:
-        """The one producer of predictions and dead letters."""
+        """Make the one producer of predictions and dead letters."""
         limits = self.limits
         return Delivery(
             {
@@ -154,6 +156,7 @@ def create_app(built: BuiltPipeline, settings: BrokerSettings, limits: EngineLim
         How much is held at once.
     """
     app = App(built.spec.pipeline, settings=settings, limits=limits)
+    add_pages(app)
     attach_agents(app, built, ThreadPoolExecutor(_COMPUTE_THREADS, thread_name_prefix="modelstream-compute"))
     return app
 

@@ -13,6 +13,7 @@ changelogs of the app take Faust's stock path. The assignment runs through four 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any
@@ -29,6 +30,8 @@ from modelstream.streams.pump import Pump
 from modelstream.streams.records import RecordBatch
 
 __all__ = ["BatchConsumer", "BatchStream", "RecordBatchSchema", "Transport", "batch_topic"]
+
+logger = logging.getLogger(__name__)
 
 # While draining, how long to wait before looking again whether the last batches are through.
 _DRAIN_POLL_S = 0.02
@@ -115,6 +118,8 @@ class BatchConsumer(driver.Consumer):
         self._pump: Pump | None = None
         self._start_offsets: Mapping[TP, int | None] = {}
         self._assignment_is_new = False
+        #: Whether the group has told this worker what to read, be it nothing.
+        self.has_assignment = False
         self._arrived: asyncio.Queue[RecordBatch] = asyncio.Queue()
 
     # -- what agents use
@@ -182,11 +187,12 @@ class BatchConsumer(driver.Consumer):
         self._epoch += 1
         committed = {tp: _offset_or_none(self._start_offsets.get(tp)) for tp in tps}
         self.ledger.assign(committed)
+        self.has_assignment = True
         if tps or self._pump is not None:
             reset = OFFSET_END if self.app.conf.consumer_auto_offset_reset == "latest" else OFFSET_BEGINNING
             start = {tp: reset if offset is None else offset for tp, offset in committed.items()}
             await asyncio.wrap_future(self._running_pump().assign(start, self._epoch))
-            self.log.info("reading %s", {f"{tp.topic}[{tp.partition}]": offset for tp, offset in start.items()})
+        logger.info("reading %s", ", ".join(_say(tp, offset) for tp, offset in sorted(committed.items())) or "nothing")
 
     # -- Faust's hooks, in the order of an assignment's life
 
@@ -194,6 +200,8 @@ class BatchConsumer(driver.Consumer):
         """Keep aiokafka from fetching batch partitions; the data plane reads them."""
         self._assignment_is_new = True
         tps = [driver.ensure_aiokafka_TP(tp) for tp in self._batch_tps(assigned)]
+        # Where there is something to read, `perform_seek` follows; a worker too many has its assignment now.
+        self.has_assignment = self.has_assignment or not tps
         if tps:
             self._thread._ensure_consumer().pause(*tps)
         await super().on_partitions_assigned(assigned, generation_id)
@@ -215,7 +223,7 @@ class BatchConsumer(driver.Consumer):
             self._assignment_is_new = False
             await self._read_from_committed()
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         if active_partitions is not None:
             active_partitions = {tp for tp in active_partitions if not self._is_batch(tp)}
             if not active_partitions:
@@ -242,7 +250,7 @@ class BatchConsumer(driver.Consumer):
         while not self._is_drained():
             if monotonic() >= deadline:
                 n_batches = self.ledger.abandon()
-                self.log.warning("gave up %d batches that were not through in time; they will be read again", n_batches)
+                logger.warning("gave up %d batches that were not through in time; they will be read again", n_batches)
                 break
             await self.commit(start_new_transaction=False)
             await asyncio.sleep(_DRAIN_POLL_S)
@@ -288,6 +296,10 @@ class BatchConsumer(driver.Consumer):
         """Leave batch partitions out of Faust's check, which looks at aiokafka's fetches."""
         if not self._is_batch(tp):
             super().verify_event_path(now, tp)
+
+
+def _say(tp: TP, offset: int | None) -> str:
+    return f"{tp.topic}[{tp.partition}] from {'the start' if offset is None else offset}"
 
 
 def _offset_or_none(offset: int | None) -> int | None:

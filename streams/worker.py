@@ -45,11 +45,17 @@ def free_web_port(first: int = 6066, host: str = "localhost") -> int:
     return 0
 
 
-class _OneMessage(logging.Filter):
-    """Drops Faust's reports of a crash: several, with tracebacks, of what `run_worker` raises in the end."""
+class _NoiseFilter(logging.Filter):
+    """Drops what Faust's services say of their lives, and their reports of a crash with several tracebacks.
+
+    `run_worker` raises the one error that ended the worker.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith(("Crashed reason=", "We experienced a crash", "Error: %r"))
+        text = str(record.msg)
+        if text.startswith("[^") and record.levelno <= logging.INFO:
+            return False
+        return "Crashed reason=" not in text and "We experienced a crash" not in text
 
 
 def log_to_stderr(level: str) -> None:
@@ -57,7 +63,7 @@ def log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     if level != "debug":
-        handler.addFilter(_OneMessage())
+        handler.addFilter(_NoiseFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     libraries = logging.DEBUG if level == "debug" else logging.WARNING
     for name in ("faust", "mode", "aiokafka", "asyncio", "aiohttp"):

@@ -62,7 +62,11 @@ def command(
     built = read_pipeline(pipeline, overrides).build()
     spec = built.spec
     settings = broker_settings(broker, spec.broker)
-    topics = {"source.topic": spec.source.topic, "sink.topic": spec.sink.topic, "sink.dead_letter": spec.sink.dead_letter}
+    topics = {
+        "source.topic": spec.source.topic,
+        "sink.topic": spec.sink.topic,
+        "sink.dead_letter": spec.sink.dead_letter,
+    }
     counts = require_topics(settings, topics, pipeline)
     app = create_app(built, settings)
     app.conf.web_enabled = not without_web
