@@ -99,10 +99,7 @@ class JsonCodec:
         except (TypeError, ValueError):
             events = _each(values, self._decode_one, {}, faults)
         if self.max_depth < DEEPEST:
-            for row, event in enumerate(events):
-                if _is_deeper(event, self.max_depth):
-                    faults[row] = _too_deep(self.max_depth)
-                    events[row] = {}
+            self._limit_depth(values, events, faults)
         return events
 
     def _decode_all(self, values: Sequence[bytes | None]) -> list[dict[str, Any]]:
@@ -113,6 +110,14 @@ class JsonCodec:
         if set(map(type, events)) - {dict}:
             raise ValueError("a record is no object")
         return events
+
+    def _limit_depth(self, values: Sequence[bytes | None], events: list[dict[str, Any]], faults: _Faults) -> None:
+        limit = self.max_depth
+        for row, (value, event) in enumerate(zip(values, events, strict=True)):
+            # Counting brackets is quick, and enough for nearly all.
+            if value and value.count(b"{") + value.count(b"[") > limit and _is_deeper(event, limit):
+                faults.setdefault(row, _too_deep(limit))
+                events[row] = {}
 
     def _decode_one(self, value: bytes | None) -> dict[str, Any]:
         if not value:

@@ -123,21 +123,22 @@ def _key(key: bytes | None) -> str:
 
 
 def _column(column: Column) -> list[_Piece]:
-    if isinstance(column, np.ndarray) and column.ndim <= 2 and column.dtype.kind in "biuf":
-        return _numbers(column)
-    if isinstance(column, list):
-        try:
-            return _strings(column)
-        except TypeError:
-            pass
-    return [[orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode() for value in column]]
+    if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
+        return _numbers(np.ascontiguousarray(column))
+    values: list[Any] = column if isinstance(column, list) else column.tolist()
+    try:
+        return _strings(values)
+    except TypeError:  # not text only
+        return [[orjson.dumps(value).decode() for value in values]]
 
 
 def _numbers(column: NDArray[Any]) -> list[_Piece]:
-    text = orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY).decode()
-    if column.ndim == 1:
-        return [text[1:-1].split(",")]
-    return ["[", text[2:-2].split("],["), "]"]
+    if column.ndim > 2:
+        return [[orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY).decode() for row in column]]
+    text = orjson.dumps(column, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    if column.ndim == 2:
+        return ["[", text[2:-2].split("],["), "]"]
+    return [text[1:-1].split(",")]
 
 
 def _strings(texts: list[str]) -> list[_Piece]:

@@ -103,7 +103,8 @@ def test_settle_gives_every_row_one_fate_and_loses_none(where: list[tuple[int, i
     assert [row[-1].detail for row in rejected] == [f"row {i}" for i in expected]
 
     booked: Counter[Any] = Counter()
-    for lineage in (settled.kept.lineage, settled.filtered, settled.rejected and settled.rejected.lineage):
+    lineages = [settled.kept.lineage, settled.filtered, settled.rejected.lineage if settled.rejected else None]
+    for lineage in lineages:
         if lineage is not None:
             booked.update(dict(lineage.count_by_source()))
     assert +booked == Counter(SOURCES[source] for source, _ in where)

@@ -14,7 +14,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def iso(ms: int, unit: str, zone: str) -> str:
-    return str(np.datetime_as_string(np.datetime64(ms, "ms"), unit=unit, casting="unsafe")) + zone
+    return str(np.datetime64(ms, "ms").astype(f"datetime64[{unit}]")) + zone
 
 
 in_range = st.integers(FIRST_MS, LAST_MS)

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelstream.models.errors import ConfigError
+from modelstream.operators.batch import Column, EventBatch
+from modelstream.operators.fields import MISSING, ColumnSpec, read_column, read_columns
+
+dtypes = st.sampled_from(["float32", "float64", "int32", "int64", "bool", "string"])
+#: What JSON can hold, as orjson gives it, with the edges of the types.
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.sampled_from([0, 1, 2, 255, 256, -1, 2**31 - 1, 2**31, -(2**31) - 1, 2**63 - 1, 2**63])
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from([0.0, 1.0, 3.0, 0.5, 3.4e38, 3.5e38, 1e300, -1e300, 2.0**31, 2.0**63])
+    | st.text(max_size=5)
+)
+values = scalars | st.lists(scalars, max_size=4) | st.dictionaries(st.text(max_size=2), scalars, max_size=3)
+events = st.one_of(
+    st.builds(lambda value: {"x": value}, values),
+    st.just({}),
+    st.builds(lambda value: {"x": value}, st.lists(st.integers(0, 1) | st.floats(-1, 1), min_size=2, max_size=2)),
+)
+
+
+def read(rows: list[dict[str, Any]], spec: ColumnSpec) -> tuple[Column, dict[int, tuple[str, str]]]:
+    batch = EventBatch.of_events(rows)
+    column = read_column(batch, spec, "stage")
+    return column, {row: (fault.reason, fault.detail) for row, fault in batch.faults.items()}
+
+
+def rows_of(column: Column) -> list[Any]:
+    return column.tolist() if isinstance(column, np.ndarray) else column
+
+
+@given(st.lists(events, min_size=1, max_size=8), dtypes, st.sampled_from([None, 1, 2]))
+def test_a_batch_reads_as_its_rows_do(rows: list[dict[str, Any]], dtype: Any, width: int | None) -> None:
+    spec = ColumnSpec("x", dtype, width)
+    column, faults = read(rows, spec)
+    single = [read([row], spec) for row in rows]
+    assert faults == {i: found[0] for i, (_, found) in enumerate(single) if found}
+    assert rows_of(column) == [rows_of(one)[0] for one, _ in single]
+    if isinstance(column, np.ndarray):
+        assert column.shape == ((len(rows),) if width is None else (len(rows), width))
+        assert column.dtype == (object if dtype == "string" else dtype)
+        assert dtype == "string" or np.isfinite(column).all()
+
+
+def expected(value: Any, dtype: str) -> Any:
+    """Return what the documentation of `ColumnSpec` promises, or the reason of the fault."""
+    number = isinstance(value, int | float)
+    if value is None:
+        return "missing_field"
+    if dtype == "string":
+        return (
+            value if isinstance(value, str) else str(value) if number and not isinstance(value, bool) else "wrong_type"
+        )
+    if not number:
+        return "wrong_type"
+    if dtype == "bool":
+        return bool(value) if value in (0, 1) else "wrong_type"
+    if dtype.startswith("int"):
+        limit = 2 ** (int(dtype[3:]) - 1)
+        return int(value) if value == int(value) and -limit <= value < limit else "wrong_type"
+    with np.errstate(over="ignore"):
+        cast = np.dtype(dtype).type(value)
+    return float(cast) if np.isfinite(cast) else "non_finite"
+
+
+@given(values, dtypes)
+def test_a_value_is_cast_or_rejected_as_documented(value: Any, dtype: Any) -> None:
+    column, faults = read([{"x": value}], ColumnSpec("x", dtype))
+    wanted = expected(value, dtype)
+    if faults:
+        assert faults[0][0] == wanted
+        assert not rows_of(column)[0]
+    else:
+        assert rows_of(column)[0] == wanted
+        assert type(rows_of(column)[0]) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "detail"),
+    [
+        (None, ColumnSpec("x", "float32"), "field 'x' is missing"),
+        ("one", ColumnSpec("x", "int32"), "field 'x': 'one' is not an int32"),
+        (1e39, ColumnSpec("x", "float32"), "field 'x': 1e+39 is not finite in float32"),
+        (2, ColumnSpec("x", "bool"), "field 'x': 2 is not a bool"),
+        ([1, 2, 3], ColumnSpec("x", "float32", 2), "field 'x': 3 values, not 2"),
+        ([1, "a"], ColumnSpec("x", "float32", 2), "field 'x': a list is not a list of 2 float32"),
+        ({"a": 1}, ColumnSpec("y", "float32", path="x"), "field 'x': an object is not a float32"),
+        ({"a": "b"}, ColumnSpec("y", "float32", path="x.a"), "field 'x.a': 'b' is not a float32"),
+        ("text", ColumnSpec("y", "float32", path="x.a"), "field 'x.a': 'text' has no field 'a'"),
+    ],
+)
+def test_faults_say_what_is_wrong(value: Any, spec: ColumnSpec, detail: str) -> None:
+    assert read([{"x": value}], spec)[1][0][1] == detail
+
+
+@pytest.mark.parametrize("path", ["x", "a.x"])
+@pytest.mark.parametrize("good", [[1.5], []])
+def test_a_default_stands_for_what_is_absent_or_null(path: str, good: list[float]) -> None:
+    rows: list[dict[str, Any]] = [{}, {"x": None, "a": None}, {"a": {}}, *({"x": x, "a": {"x": x}} for x in good)]
+    column, faults = read(rows, ColumnSpec("c", "float32", path=path, default=7))
+    assert rows_of(column) == [7, 7, 7, *good]
+    assert not faults
+
+
+def test_a_default_does_not_excuse_a_wrong_type() -> None:
+    column, faults = read([{"x": "one"}, {}], ColumnSpec("x", "int64", default=3))
+    assert rows_of(column) == [0, 3]
+    assert faults[0][0] == "wrong_type"
+
+
+def test_a_vector_may_have_a_default() -> None:
+    column, faults = read([{}, {"x": [3, 4]}], ColumnSpec("x", "float64", 2, default=[1, 2]))
+    assert rows_of(column) == [[1, 2], [3, 4]]
+    assert not faults
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "default", "problem"),
+    [
+        ("float", None, MISSING, "did you mean 'float"),
+        ("float32", 0, MISSING, "width"),
+        ("float32", None, "a", "default 'a' is not a float32"),
+        ("float32", None, 1e39, "default"),
+        ("float32", None, None, "default"),
+        ("float32", 2, [1.0], "default"),
+        ("int32", None, 2**31, "default"),
+        ("bool", None, 2, "default"),
+        ("string", None, 1, "default"),
+    ],
+)
+def test_a_specification_is_checked(dtype: Any, width: int | None, default: Any, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught:
+        ColumnSpec("x", dtype, width, default=default)
+    assert caught.value.path == "x"
+
+
+@pytest.mark.parametrize("width", [None, 3])
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "string"])
+def test_no_events_give_no_rows(dtype: Any, width: int | None) -> None:
+    column, faults = read([], ColumnSpec("x", dtype, width))
+    assert len(column) == 0
+    assert not faults
+
+
+def test_columns_may_be_changed_in_place() -> None:
+    batch = EventBatch.of_events([{"x": 1.0, "v": [1, 2]}])
+    read_columns(batch, [ColumnSpec("x", "float32"), ColumnSpec("v", "int32", 2)], "stage")
+    for column in batch.columns.values():
+        column *= 2
+    assert rows_of(batch.columns["v"]) == [[2, 4]]
+
+
+def test_packing_of_floats_does_not_depend_on_the_platform() -> None:
+    # Native packing of a double beyond float32 is what the check for finite numbers relies on.
+    assert struct.unpack("f", struct.pack("f", 1e39)) == (float("inf"),)
