@@ -156,7 +156,7 @@ def _comes_from(folder: Path, name: str) -> bool:
     return any(
         Path(place).is_relative_to(folder) and Path(place).relative_to(folder).parts[:1] in ((top,), (f"{top}.py",))
         for place in places
-        if place
+        if isinstance(place, str)
     )
 
 

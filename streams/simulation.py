@@ -56,7 +56,7 @@ def simulate(built: BuiltPipeline, events: Iterable[Mapping[str, Any] | bytes | 
     Returns
     -------
     Simulation
-        The same predictions, to the byte, and the same dead letters that a worker would produce.
+        What a worker would produce of these records; only its limit on the size of a prediction is left out.
 
     Raises
     ------

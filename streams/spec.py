@@ -255,8 +255,8 @@ def _topic_problems(spec: PipelineSpec) -> Iterator[tuple[Location, str]]:
 def _stage_problems(stages: tuple[StageSpec, ...]) -> Iterator[tuple[Location, str]]:
     first: dict[str, int] = {}
     for i, stage in enumerate(stages):
-        if stage.id == "source":
-            yield ("stages", i, "id"), "'source' is what dead letters call the decoding of events; choose another"
+        if stage.id in ("source", "sink"):
+            yield ("stages", i, "id"), f"{stage.id!r} is what dead letters call an end of the pipeline; choose another"
         elif stage.id in first:
             yield ("stages", i, "id"), f"{stage.id!r} is the id of stages[{first[stage.id]}] already"
         first.setdefault(stage.id, i)

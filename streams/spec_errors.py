@@ -14,8 +14,8 @@ from modelstream.streams.yaml_file import describe
 
 __all__ = ["TAG", "collect", "problem", "to_config_error"]
 
-#: Tags of pydantic's unions begin with this, so that they can be told from the keys of the file.
-TAG = "~"
+#: Tags of pydantic's unions begin with this, so that they can be told from the keys of the file: YAML allows no NUL.
+TAG = "\0"
 
 Location = tuple[int | str, ...]
 
@@ -114,8 +114,16 @@ def _path(loc: Location, raw: Any, prefix: str) -> str:
             raw = raw[step] if step < len(raw) else None
         else:
             break
-        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
+        path = _joined(path, step)
     return path
+
+
+def _joined(path: str, step: int | str) -> str:
+    if isinstance(step, int):
+        return f"{path}[{step}]"
+    if not re.fullmatch(r"[^\s.:\[\]]+", step):  # a key that would make the path misread
+        return f"{path}[{step!r}]"
+    return f"{path}.{step}" if path else step
 
 
 #: What must stand there, by pydantic's error type.

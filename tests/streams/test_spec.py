@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from modelstream.models.errors import ConfigError
 from modelstream.operators.fields import MISSING, ColumnSpec
 from modelstream.streams.pipeline import load_pipeline
-from modelstream.streams.spec import DeclaredColumn, InferSpec, PipelineSpec, SourceSpec, parse_spec, validated
+from modelstream.streams.spec import (
+    BatchSpec,
+    DeclaredColumn,
+    DeclaredColumns,
+    InferSpec,
+    PipelineSpec,
+    PresentFields,
+    SinkSpec,
+    SourceSpec,
+    StageSpec,
+    parse_spec,
+    validated,
+)
+from modelstream.streams.yaml_file import parse_yaml
 
 WHOLE = """
 pipeline: flights
@@ -126,6 +144,12 @@ TOPIC_RULE = "is no Kafka topic name; use at most 249 letters, digits, '.', '_' 
     [
         (small(snik={}), "snik: unknown key; did you mean 'sink'?"),
         (small(colour=1), f"colour: unknown key; known here: {', '.join(PipelineSpec.model_fields)}"),
+        (small(**{"a b": 1}), f"['a b']: unknown key; known here: {', '.join(PipelineSpec.model_fields)}"),
+        (
+            stage(id="f", extract={"columns": {"x": 1}, "~keys": 1}),
+            "stages[0].extract.~keys: unknown key; known here: columns\n"
+            "stages[0].extract.columns.x: must be a mapping, not 1",
+        ),
         (small(pipeline="Flights"), f"pipeline: 'Flights' {NAME_RULE}"),
         (small(pipeline=3), "pipeline: must be text, not 3"),
         (small(source=None), "source: must be a mapping, not nothing"),
@@ -184,7 +208,7 @@ TOPIC_RULE = "is no Kafka topic name; use at most 249 letters, digits, '.', '_' 
         (stage(id="ask", extract="m:f"), "stages[1].id: 'ask' is the id of stages[0] already"),
         (
             stage(id="source", extract="m:f"),
-            "stages[0].id: 'source' is what dead letters call the decoding of events; choose another",
+            "stages[0].id: 'source' is what dead letters call an end of the pipeline; choose another",
         ),
         (stage(id="f", extract="features"), "stages[0].extract: 'features' is no function; write module:function"),
         (stage(id="f", extract=5), "stages[0].extract: must be module:function or a mapping, not 5"),
@@ -236,7 +260,7 @@ TOPIC_RULE = "is no Kafka topic name; use at most 249 letters, digits, '.', '_' 
     ],
 )
 def test_wrong_values_are_told_with_their_path(raw: dict[str, Any], message: str) -> None:
-    assert problems(raw) == [message]
+    assert problems(raw) == message.splitlines()
 
 
 def test_every_problem_is_listed_the_unknown_keys_first() -> None:
@@ -342,3 +366,77 @@ def test_byte_order_mark_merge_keys_and_json_are_welcome(tmp_path: Path) -> None
     assert load_pipeline(file) == plain
     file.write_bytes(GOOD.replace(b"source: {", b"source: {<<: {max_depth: 5}, max_depth: 6, "))
     assert load_pipeline(file).spec.source.max_depth == 6
+
+
+REFERENCE = (Path(__file__).parents[2] / "docs" / "pipeline.md").read_text("utf-8")
+
+
+def test_the_reference_has_every_key() -> None:
+    def keys(model: type[BaseModel]) -> Iterator[str]:
+        yield from (field.alias or name for name, field in model.model_fields.items())
+
+    parts = (PipelineSpec, SourceSpec, StageSpec, DeclaredColumns, DeclaredColumn, PresentFields, InferSpec, BatchSpec)
+    missing = {key for part in (*parts, SinkSpec) for key in keys(part)} - set(re.findall(r"`(\w+)`", REFERENCE))
+    assert not missing
+
+
+def test_the_reference_tells_the_defaults() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", REFERENCE, re.MULTILINE))
+    spec = parse_spec(small())
+    told = {**spec.model_dump(), **spec.source.model_dump(), **InferSpec(models=("m",)).batch.model_dump()}
+    derived = {"event_id": "TOPIC/PARTITION/OFFSET", "dead_letter": "TOPIC.dead"}
+    assert rows == {key: derived.get(key, str(told.get(key))) for key in rows}
+    assert {"models_dir", "delivery", "max_record_bytes", "max_depth", "max_size", "dead_letter"} <= set(rows)
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL))
+def test_examples_of_the_reference(example: str, tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text(example, "utf-8")
+    assert load_pipeline(tmp_path / "pipeline.yaml").spec
+
+
+def test_the_example_in_python_equals_the_one_in_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pipeline.yaml").write_text(re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL)[0], "utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = next(code for code in re.findall(r"```python\n(.*?)```", REFERENCE, re.DOTALL) if "load_pipeline" in code)
+    *built, comparison = code.strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(built), names)  # our own documentation
+    assert eval(comparison, names) is True
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["m:f", "float32"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(raw: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every container with every key of it, all the way down."""
+    for key in list(raw) if isinstance(raw, dict) else range(len(raw)) if isinstance(raw, list) else ():
+        yield raw, key
+        yield from places(raw[key])
+
+
+@settings(deadline=None)
+@given(st.data(), VALUES)
+def test_any_value_anywhere_is_read_or_told_with_its_path(data: st.DataObject, value: Any) -> None:
+    raw = parse_yaml(WHOLE, "pipeline.yaml")
+    container, key = data.draw(st.sampled_from(list(places(raw))))
+    if isinstance(container, dict) and data.draw(st.booleans()):
+        key = data.draw(st.text(max_size=5))  # a key that nobody knows
+    container[key] = value
+    try:
+        assert parse_spec(raw).pipeline
+    except ConfigError as error:
+        assert str(error).startswith(f"{error.path}: ")
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="utf-8")) | st.text("a: -[]{}\n\t#&*!|>'\",?", max_size=30))
+def test_any_text_is_read_or_told(text: str) -> None:
+    try:
+        parse_yaml(text, "pipeline.yaml")
+    except ConfigError as error:
+        assert str(error).startswith("pipeline.yaml")
