@@ -78,7 +78,7 @@ def _fields(tensor: str, table: InputTable, dtype: DType, width: int | None) -> 
     where = f"inputs.{tensor}"
     if table.fields is not None:
         if width not in (None, len(table.fields)):
-            problem = f"names {len(table.fields)} fields, but the input takes {width} value{'s' if width != 1 else ''}"
+            problem = f"names {_count(len(table.fields), 'field')}, but the input takes {_count(width or 0, 'value')}"
             raise ContractBreach(f"{where}.fields: {problem}", CONTRACT_FILE)
         return tuple(FieldSpec(field, dtype) for field in table.fields)
     assert table.field is not None
@@ -170,6 +170,10 @@ def _unknown_tensor(where: str, role: str, name: str, known: list[str]) -> Contr
     return ContractBreach(
         f"{where}: the model has no {role} {name!r}, only {listed}{did_you_mean(name, known)}", CONTRACT_FILE
     )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _shape(dims: Sequence[Any]) -> str:

@@ -77,10 +77,10 @@ def _load(models_dir: Path, found: ModelVersion, max_bytes: int) -> OnnxModel:
     del content  # ONNX Runtime has its own copy.
     inputs = fit_inputs(file, session.get_inputs())
     try:
-        fields = merge_fields(field for spec in inputs for field in spec.fields)
+        merge_fields(field for spec in inputs for field in spec.fields)
     except ConfigError as error:
         raise ContractBreach(error.problem, CONTRACT_FILE) from None
-    trial = run_trial(session, inputs, trial_columns(fields, file.examples))
+    trial = run_trial(session, inputs, trial_columns(inputs, file.examples))
     outputs = fit_outputs(file, trial.batch)
     sample = check_trial(outputs, trial)
     contract = ModelContract(file.name, file.version, file.sha256.lower(), inputs, outputs, file.metrics, file.training)

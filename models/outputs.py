@@ -42,7 +42,8 @@ def read_output(spec: OutputSpec, result: Any, n_rows: int) -> Column:
     >>> read_output(OutputSpec("score", "p", "score"), np.array([[0.25, 0.75]], np.float32), 1)
     array([0.75], dtype=float32)
     """
-    if not hasattr(result, "__len__") or len(result) != n_rows or getattr(result, "ndim", 1) == 0:
+    rows = result.shape[:1] if isinstance(result, np.ndarray) else (len(result),) if isinstance(result, list) else ()
+    if rows != (n_rows,):
         raise _wrong(spec, result, f"one row for each of {n_rows}")
     return _READERS[spec.kind](spec, result, n_rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -42,14 +43,14 @@ class Trial:
     batch: dict[str, Any]
 
 
-def trial_columns(fields: Sequence[FieldSpec], examples: Mapping[str, list[Any]]) -> dict[str, Column]:
+def trial_columns(inputs: Sequence[InputSpec], examples: Mapping[str, list[Any]]) -> dict[str, Column]:
     """Return the trial rows: the same ones at every loading.
 
     Floats lie between 0 and 1, where most functions are defined; integers are 0 or 1, which every embedding has.
 
     Parameters
     ----------
-    fields : sequence of FieldSpec
+    inputs : sequence of InputSpec
         What the model reads.
     examples : mapping of str to list
         Values to use instead, repeated as needed.
@@ -61,20 +62,22 @@ def trial_columns(fields: Sequence[FieldSpec], examples: Mapping[str, list[Any]]
 
     Examples
     --------
-    >>> trial_columns([FieldSpec("carrier", "string")], {"carrier": ["AA", "UA"]})
+    >>> trial_columns([InputSpec("x", (FieldSpec("carrier", "string"),))], {"carrier": ["AA", "UA"]})
     {'carrier': ['AA', 'UA', 'AA', 'UA', 'AA']}
     """
-    known = [field.name for field in fields]
+    # Where several tensors read a field, the values must fit the pickiest: floats do not fit integers, these fit all.
+    fields: dict[str, FieldSpec] = {}
+    for field in (field for spec in inputs for field in spec.fields):
+        if field.name not in fields or fields[field.name].dtype in ("float32", "float64"):
+            fields[field.name] = field
     for name in examples:
-        if name not in known:
-            problem = f"examples.{name}: the model reads no such field{did_you_mean(name, known)}"
+        if name not in fields:
+            problem = f"examples.{name}: the model reads no such field{did_you_mean(name, fields)}"
             raise ContractBreach(problem, CONTRACT_FILE)
     rng = np.random.default_rng(0)
     return {
-        field.name: [examples[field.name][row % len(examples[field.name])] for row in range(TRIAL_ROWS)]
-        if field.name in examples
-        else _random(rng, field)
-        for field in fields
+        name: list(islice(cycle(examples[name]), TRIAL_ROWS)) if name in examples else _random(rng, field)
+        for name, field in fields.items()
     }
 
 
