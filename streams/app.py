@@ -5,6 +5,7 @@ For Faust's own command line the pipeline file is named by the environment varia
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,9 +20,9 @@ from mode.utils.objects import cached_property
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.agents import attach_agents
+from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.delivery import Delivery
 from modelstream.streams.ledger import Ticket
-from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.pipeline import load_pipeline
 from modelstream.streams.settings import BrokerSettings, EngineLimits
 from modelstream.streams.transport import BatchStream, Transport
@@ -34,6 +35,12 @@ TRANSPORTS.aliases["modelstream"] = f"{Transport.__module__}:{Transport.__name__
 # Threads that compute stages: with one, decoding of a batch would wait for the model's run of the one before, which
 # does not hold the interpreter lock.
 _COMPUTE_THREADS = 2
+
+
+# Objects made and not yet freed before Python looks for cycles. Events are two of them each and never in a cycle, so
+# at the default of 700 every batch in flight is searched for nothing, again and again: 0.6 µs an event (measured,
+# 2,048 events of 20 numbers). The window holds some 100,000 objects.
+_GC_THRESHOLD = 200_000
 
 
 @dataclass(slots=True)
@@ -134,6 +141,8 @@ class App(faust.App):
     async def on_start(self) -> None:
         """Start the producer before anything can be produced."""
         await super().on_start()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
         self.delivery.start()
         self._delivery_started = True
 
