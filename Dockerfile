@@ -2,17 +2,17 @@
 FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-RUN python -m venv /venv
-COPY requirements.lock requirements-run.lock ./
-RUN /venv/bin/pip install --require-hashes -r requirements-run.lock
-# What builds the wheel comes from the lock too, and stays in this stage.
-RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements.lock > build.lock && pip install --require-hashes -r build.lock
+COPY requirements-build.lock requirements-run.lock ./
+# Built without isolation: what builds comes from a lock too, and stays in this stage.
+RUN pip install --require-hashes -r requirements-build.lock
+RUN pip wheel --require-hashes --no-build-isolation --wheel-dir wheels -r requirements-run.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 COPY models models
 COPY operators operators
 COPY streams streams
-RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . && /venv/bin/pip install --no-deps dist/*.whl
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir wheels .
+RUN python -m venv /venv && /venv/bin/pip install --no-deps wheels/*.whl
 
 FROM python:3.13-slim
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1

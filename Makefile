@@ -35,18 +35,22 @@ bench: $(INSTALLED) ## Compare throughput with a hand-written loop, Quix Streams
 kafka: $(INSTALLED) ## Run Apache Kafka on 127.0.0.1:9092 until Ctrl-C; PORT=19092 for another port
 	@$(BIN)/python tests/support/kafka_server.py --port $(PORT)
 
-# The second file is what a worker needs: the same versions without the extras, for the Dockerfile.
-LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
+# All that development needs; of it what a worker needs, for the Dockerfile; and what builds those that come as source.
 lock: ## Resolve the dependencies into the lock files, with uv; ARGS=--upgrade for newer versions
-	$(LOCK) --all-extras --output-file requirements.lock $(ARGS)
-	$(LOCK) --constraint requirements.lock --output-file requirements-run.lock
+	$(LOCK) --output-file requirements.lock pyproject.toml --all-extras --group build $(ARGS)
+	$(LOCK) --output-file requirements-run.lock pyproject.toml --constraint requirements.lock
+	$(LOCK) --output-file requirements-build.lock --group build --constraint requirements.lock
 
-$(INSTALLED): pyproject.toml requirements.lock
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+
+$(INSTALLED): pyproject.toml requirements.lock requirements-build.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "modelstream needs Python 3.11, 3.12 or 3.13, and this is %d.%d; name another: make PYTHON=python3.12" % v)'
 	@echo "Installing into .venv/, once"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PIP_INSTALL) --require-hashes -r requirements-build.lock
+	@$(PIP_INSTALL) --require-hashes --no-build-isolation -r requirements.lock
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@

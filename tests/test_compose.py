@@ -154,11 +154,11 @@ def test_the_image_is_slim_runs_as_nobody_special_and_probes_the_port_it_serves(
     assert f"127.0.0.1:{port}/" in next(rest for word, rest in instructions if word == "HEALTHCHECK")
 
 
-def test_the_run_lock_has_the_versions_of_the_full_lock():
-    full, run = (
-        set(re.findall(r"^[a-z0-9-]+==\S+", (ROOT / name).read_text(), re.M))
-        for name in ("requirements.lock", "requirements-run.lock")
+def test_the_lock_files_agree_and_name_no_index():
+    full, run, build = (
+        (ROOT / name).read_text() for name in ("requirements.lock", "requirements-run.lock", "requirements-build.lock")
     )
-    assert run < full
-    for name in ("requirements.lock", "requirements-run.lock"):
-        assert not re.search(r"://|--(index|extra-index|find-links|trusted)", (ROOT / name).read_text())
+    versions = [set(re.findall(r"^[a-z0-9-]+==\S+", text, re.M)) for text in (full, run, build)]
+    assert versions[1] < versions[0]
+    assert versions[2] < versions[0]
+    assert not re.search(r"://|--(index|extra-index|find-links|trusted)", full + run + build)
