@@ -1,0 +1,193 @@
+"""The broker the systems are measured on: which one, its topics, and the records put on it beforehand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from benchmarks import workload
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+__all__ = ["PARTITIONS", "BrokerFailed", "Cluster", "open_broker"]
+
+#: Of the input topic and of every output topic.
+PARTITIONS = 2
+
+_TIMEOUT_S = 30
+
+#: Before anything is prepared the broker must answer; most often the address is wrong.
+_ANSWER_S = 5
+
+#: How long nothing more must come for a topic to count as read to its end.
+_QUIET_S = 1.0
+
+
+class BrokerFailed(RuntimeError):
+    """A broker that cannot be started or does not answer."""
+
+
+@contextmanager
+def open_broker(name: str) -> Iterator[str]:
+    """Yield the address of the broker to measure on, which is ended afterwards if it was started here.
+
+    Parameters
+    ----------
+    name : str
+        ``kafka`` starts Apache Kafka, ``embedded`` the broker of the `embedded` extra; anything else is the address of
+        one that runs already.
+
+    Raises
+    ------
+    BrokerFailed
+        It cannot be started.
+    """
+    if name == "kafka":
+        from tests.support.kafka_server import ApacheKafka, KafkaUnavailable
+
+        try:
+            kafka = ApacheKafka().start()
+        except KafkaUnavailable as error:
+            raise BrokerFailed(f"{error}\n--broker embedded needs neither Java nor Maven") from None
+        try:
+            yield kafka.bootstrap
+        finally:
+            kafka.stop()
+    elif name == "embedded":
+        from modelstream.streams.embedded import EmbeddedBroker
+
+        with EmbeddedBroker() as broker:
+            yield broker.bootstrap
+    else:
+        yield name
+
+
+class Cluster:
+    """Topics and offsets of one broker.
+
+    Parameters
+    ----------
+    address : str
+        ``HOST:PORT`` of the broker.
+
+    Raises
+    ------
+    BrokerFailed
+        It does not answer.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        # The broker may go away before the clients: their complaints about it would spoil the table.
+        self._client = {"bootstrap.servers": address, "log_level": 2}
+        self._admin = AdminClient(self._client)
+        try:
+            self._admin.list_topics(timeout=_ANSWER_S)
+        except KafkaException as error:
+            raise BrokerFailed(f"no broker answers on {address}: {error.args[0].str()}") from None
+        self._probe = self._open_consumer()
+        self._topics: list[str] = []
+        #: Whether the broker's end offsets can be trusted; the embedded one names the *start* of the last batch.
+        self._lists_ends = True
+        self._tails: dict[str, _Tail] = {}
+
+    def _open_consumer(self) -> Consumer:
+        group = {"group.id": "modelstream-benchmark", "enable.auto.commit": False, "auto.offset.reset": "earliest"}
+        return Consumer({**self._client, **group, "fetch.queue.backoff.ms": 10, "fetch.wait.max.ms": 20})
+
+    def create_topic(self, topic: str) -> None:
+        """Create an empty topic, whose records get the broker's time when it appends them."""
+        config = {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"}
+        new = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1, config=config)
+        try:
+            self._admin.create_topics([new], operation_timeout=_TIMEOUT_S)[topic].result(_TIMEOUT_S)
+        except KafkaException as error:
+            raise BrokerFailed(f"cannot create a topic on {self.address}: {error.args[0].str()}") from None
+        self._topics.append(topic)
+
+    def preload(self, topic: str, n: int) -> None:
+        """Create a topic and put the first `n` records of the workload on it, on its partitions in turn."""
+        self.create_topic(topic)
+        producer = Producer({**self._client, "acks": "all", "linger.ms": 20})
+        for number, record in enumerate(workload.records(n)):
+            while True:
+                try:
+                    producer.produce(topic, record, partition=number % PARTITIONS)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        producer.flush(_TIMEOUT_S)
+        self._lists_ends = self._lists_ends and self.count(topic) == n
+        deadline = time.monotonic() + _TIMEOUT_S
+        while (there := self.count(topic)) != n:
+            if time.monotonic() > deadline:
+                raise BrokerFailed(f"{topic} holds {there} of {n} records")
+
+    def count(self, topic: str) -> int:
+        """Return how many records are on a topic, over all of its partitions."""
+        if self._lists_ends:
+            ends = (self._probe.get_watermark_offsets(part, timeout=_TIMEOUT_S) for part in _parts(topic))
+            return sum(end for _, end in ends)
+        if topic not in self._tails:
+            self._tails[topic] = _Tail(self._open_consumer(), topic)
+        return self._tails[topic].count()
+
+    def committed(self, group: str, topic: str) -> int:
+        """Return how many records of a topic a group has committed, over all of its partitions."""
+        request = ConsumerGroupTopicPartitions(group, _parts(topic))
+        found = self._admin.list_consumer_group_offsets([request])[group].result(_TIMEOUT_S).topic_partitions
+        return sum(max(part.offset, 0) for part in found)
+
+    def read(self, topic: str, n: int) -> Iterator[list[Message]]:
+        """Yield all records of a topic that nobody writes to any more, `n` of them or about that."""
+        left = self.count(topic) if self._lists_ends else n
+        consumer = self._open_consumer()
+        consumer.assign(_parts(topic, offset=0))
+        try:
+            while left > 0 and (messages := consumer.consume(min(left, 10_000), _TIMEOUT_S)):
+                yield [_checked(message) for message in messages]
+                left -= len(messages)
+            if left > 0:
+                raise BrokerFailed(f"{left} records of {topic} cannot be read")
+            while not self._lists_ends and (messages := consumer.consume(10_000, _QUIET_S)):
+                yield [_checked(message) for message in messages]
+        finally:
+            consumer.close()
+
+    def close(self) -> None:
+        """Delete every topic that was created here."""
+        for tail in self._tails.values():
+            tail.close()
+        self._probe.close()
+        if self._topics:
+            for future in self._admin.delete_topics(self._topics, operation_timeout=_TIMEOUT_S).values():
+                # A broker that is going away anyway, or forbids deletion, is no reason to fail a measurement.
+                with suppress(KafkaException):
+                    future.result(_TIMEOUT_S)
+
+
+class _Tail:
+    """Counts the records of a topic by reading them, for a broker that does not say how many there are."""
+
+    def __init__(self, consumer: Consumer, topic: str) -> None:
+        consumer.assign(_parts(topic, offset=0))
+        self._consumer = consumer
+        self._seen = 0
+        self.close = consumer.close
+
+    def count(self) -> int:
+        """Return how many have been seen, with those that have come since the last call."""
+        self._seen += len(self._consumer.consume(100_000, 0))
+        return self._seen
+
+
+def _parts(topic: str, offset: int | None = None) -> list[TopicPartition]:
+    positions = () if offset is None else (offset,)
+    return [TopicPartition(topic, partition, *positions) for partition in range(PARTITIONS)]
+
+
+def _checked(message: Message) -> Message:
+    if message.error() is not None:
+        raise KafkaException(message.error())
+    return message

@@ -1,0 +1,91 @@
+"""What is told of the runs: medians, a table, and where they were measured."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+from benchmarks.measurement import Run
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["Summary", "describe_environment", "print_table", "summarise"]
+
+#: By system, by measure.
+Summary = dict[str, dict[str, float | None]]
+
+
+def summarise(runs: Sequence[Run]) -> Summary:
+    """Return the medians of each system over its runs, and the ratio of its median rate to the loop's.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        The runs of all systems.
+
+    Returns
+    -------
+    dict
+        By system: ``events_per_s``, ``cpu_us_per_event``, ``peak_rss_mb``, and ``ratio_to_loop``, None without a loop.
+    """
+    summary: Summary = {}
+    for system in dict.fromkeys(run.system for run in runs):
+        own = [run for run in runs if run.system == system]
+        names = ("events_per_s", "cpu_us_per_event", "peak_rss_mb")
+        summary[system] = {name: statistics.median(getattr(run, name) for run in own) for name in names}
+    loop = summary.get("loop", {}).get("events_per_s")
+    for row in summary.values():
+        rate = row["events_per_s"]
+        row["ratio_to_loop"] = round(rate / loop, 4) if rate and loop else None
+    return summary
+
+
+def describe_environment(broker: str) -> dict[str, Any]:
+    """Return what the figures depend on: machine, interpreter, packages, and which broker was asked for."""
+    packages = ("confluent-kafka", "faust-streaming", "numpy", "onnxruntime", "orjson")
+    return {
+        "broker": broker,
+        "cpus": psutil.cpu_count(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+def print_table(summary: Summary, runs: Sequence[Run]) -> None:
+    """Print the medians, and the highest growth of resident memory, to stdout."""
+    table = Table(title="JSON, 20 floats → MLP 20-64-32-1 → JSON; one worker, 2 partitions, at-least-once; medians")
+    table.add_column("system")
+    for title in (
+        "events",
+        "runs",
+        "events/s",
+        "from … to",
+        "CPU µs/event",
+        "peak RSS MB",
+        "RSS growth MB",
+        "ratio to loop",
+    ):
+        table.add_column(title, justify="right")
+    for system, row in summary.items():
+        own = [run for run in runs if run.system == system]
+        ratio = row["ratio_to_loop"]
+        table.add_row(
+            system,
+            f"{own[0].events:,}",
+            str(len(own)),
+            f"{row['events_per_s']:,.0f}",
+            f"{min(run.events_per_s for run in own):,.0f} … {max(run.events_per_s for run in own):,.0f}",
+            f"{row['cpu_us_per_event']:.2f}",
+            f"{row['peak_rss_mb']:.0f}",
+            f"{max(run.rss_growth_mb for run in own):.0f}",
+            "–" if ratio is None else f"{ratio:.3f}",
+        )
+    # Wide enough for the table where stdout is a file and has no width.
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
