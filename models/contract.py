@@ -60,7 +60,8 @@ class ContractBreach(Exception):
 
     def __init__(self, problem: str, file: str = "model.onnx") -> None:
         self.file = file
-        super().__init__(problem)
+        # Names come from the files, and may hold anything.
+        super().__init__(" ".join(problem.splitlines()))
 
 
 @dataclass(frozen=True, slots=True)

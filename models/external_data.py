@@ -41,8 +41,8 @@ def refuse_external_data(content: bytes) -> None:
     ContractBreach
         If a tensor refers to another file, or the content is not a protobuf.
     """
-    # Every reference carries this key, and most files hold it nowhere: they are not walked at all, which takes
-    # about 1 s per million numbers in node attributes.
+    # Every reference carries this key, and most files hold it nowhere: they are spared the walk, which takes
+    # over 1 s per million numbers in node attributes.
     if b"location" not in content:
         return
     todo = [("model", 0, len(content))]

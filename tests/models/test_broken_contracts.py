@@ -56,6 +56,7 @@ SCORE = "[outputs.score]\nclass = "
 #: What to load, what else stands in model.toml, and what is told.
 TOML = {
     "unknown key": (X2, "[inputs.x]\nfeilds = ['a']", "inputs.x.feilds: unknown key; did you mean 'fields'?"),
+    "line break in a key": (X2, '[inputs."a\\nb"]', "inputs.a b: name either"),
     "unknown input": (X2, "[inputs.y]\nfields = ['a']", "inputs.y: the model has no input 'y', only 'x'"),
     "misspelt input": (
         column_sum({"dep_delay": "float32", "n": "int64"}),

@@ -73,6 +73,11 @@ CASES = {
     "truncated, right digest": (_replace(ONNX[:-1]), "model.onnx", CANNOT),
     "garbage, right digest": (_replace(b"garbage" * 99), "model.onnx", CANNOT),
     "zeros, right digest": (_replace(bytes(99)), "model.onnx", CANNOT),
+    "not unicode, right digest": (
+        _replace(ONNX.replace(b"value", b"val\xffe")),
+        "model.onnx",
+        "ONNX Runtime {ort} cannot load it: 'utf-8' codec can't decode byte 0xff",
+    ),
     "git LFS, right digest": (
         _replace(b"version https://a/location"),
         "model.onnx",
