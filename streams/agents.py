@@ -118,7 +118,8 @@ class StageStep:
             result.batch = events
             return
         values = self._encoder.encode(events)
-        if max(map(len, values)) > self._max_output_bytes:
+        # A character is at most four bytes of UTF-8.
+        if 4 * max(map(len, values)) > self._max_output_bytes:
             events, values = self._without_oversize(events, values, result)
         owed = [(source.ticket, count) for source, count in events.lineage.count_by_source()]
         result.outputs.append(Output(self._sink.topic, events.keys, values, owed))
@@ -128,11 +129,12 @@ class StageStep:
     def _without_oversize(
         self, events: EventBatch, values: list[str], result: StepResult
     ) -> tuple[EventBatch, list[str]]:
-        for row, value in enumerate(values):
-            if len(value) > self._max_output_bytes:
-                detail = f"the prediction record has {len(value)} characters, more than {self._max_output_bytes}"
+        sizes = [len(value.encode()) for value in values]
+        for row, n_bytes in enumerate(sizes):
+            if n_bytes > self._max_output_bytes:
+                detail = f"the prediction record has {n_bytes} bytes, more than {self._max_output_bytes}"
                 events.reject(row, Fault("sink", "too_large", detail))
-        fits = [value for value in values if len(value) <= self._max_output_bytes]
+        fits = [value for value, n_bytes in zip(values, sizes, strict=True) if n_bytes <= self._max_output_bytes]
         settled = events.settle()
         self._reject(settled.rejected, result)
         return settled.kept, fits

@@ -88,6 +88,14 @@ class Cluster:
         self._wait_until_known(missing)
         return missing
 
+    def delete_topics(self, topics: Iterable[str]) -> None:
+        """Delete topics; those that are not there, or may not be deleted, are passed over."""
+        for name, future in self._admin.delete_topics(list(topics)).items():
+            try:
+                future.result(timeout=_REQUEST_TIMEOUT_S)
+            except KafkaException as error:
+                _silent.info("topic %s stays: %s", name, error.args[0].str())
+
     def _wait_until_known(self, topics: list[str]) -> None:
         deadline = time.monotonic() + _REQUEST_TIMEOUT_S
         while topics and None in self.partition_counts(topics).values():

@@ -298,7 +298,7 @@ class EngineLimits:
     max_bytes_in_flight: int = 32 * 1024 * 1024
     #: Records that the producer holds until the broker has them: about a second's worth, some 100 MB at the most.
     max_unsent_records: int = 200_000
-    #: Characters of one prediction record; a larger one becomes a dead letter. Kafka's default limit is 1 MiB.
+    #: Bytes of one prediction record; a larger one becomes a dead letter. Kafka's default limit is 1 MiB.
     max_output_bytes: int = 1_000_000
     #: Seconds between commits. A killed worker repeats at most this much work plus what was in flight.
     commit_interval_s: float = 1.0
@@ -311,9 +311,9 @@ class EngineLimits:
     delivery_timeout_s: float = 60.0
     #: Milliseconds the producer gathers records. Never 0: a produce request per few records starves the broker
     #: (p50 of 1.3 s at 20,000 events per second).
-    linger_ms: float = 1
+    linger_ms: float = 5
     #: Seconds without a heartbeat after which Kafka gives a worker's partitions away; Kafka's own minimum is 6.
-    session_timeout_s: float = 10.0
+    session_timeout_s: float = 6.0
 
     def __post_init__(self) -> None:
         for item in fields(self):

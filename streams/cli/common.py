@@ -14,6 +14,7 @@ from modelstream.models.errors import BrokerUnavailable, ConfigError, Dependency
 from modelstream.streams.cluster import Cluster
 from modelstream.streams.pipeline import Pipeline, load_pipeline
 from modelstream.streams.settings import BrokerSettings
+from modelstream.streams.spec import PipelineSpec
 
 __all__ = [
     "EXIT_CONFIG",
@@ -69,23 +70,28 @@ def broker_settings(option: str | None, in_file: str | None) -> BrokerSettings:
     return BrokerSettings.resolve(option=option, in_file=in_file, environ=os.environ)
 
 
-def require_topics(settings: BrokerSettings, topics: dict[str, str], pipeline: Path) -> dict[str, int]:
-    """Return the numbers of partitions of the topics.
+def require_topics(settings: BrokerSettings, spec: PipelineSpec, pipeline: Path) -> dict[str, int]:
+    """Return the numbers of partitions of the pipeline's topics.
 
     Parameters
     ----------
     settings : BrokerSettings
         Where Kafka is.
-    topics : dict of str to str
-        Topics by their path in the pipeline file.
+    spec : PipelineSpec
+        The pipeline.
     pipeline : Path
-        The pipeline file, for the advice.
+        Its file, for the advice.
 
     Raises
     ------
     ConfigError
         If a topic does not exist; the engine never leaves that to the broker's defaults.
     """
+    topics = {
+        "source.topic": spec.source.topic,
+        "sink.topic": spec.sink.topic,
+        "sink.dead_letter": spec.sink.dead_letter,
+    }
     counts = Cluster(settings).partition_counts(topics.values())
     for path, topic in topics.items():
         if counts[topic] is None:

@@ -41,7 +41,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(modelstream.__version__, prog_name="modelstream")
 def modelstream_group() -> None:
-    """Run ONNX models on Kafka topics, in micro-batches.
+    r"""Run ONNX models on Kafka topics, in micro-batches.
 
     \b
     Start here:

@@ -62,12 +62,7 @@ def command(
     built = read_pipeline(pipeline, overrides).build()
     spec = built.spec
     settings = broker_settings(broker, spec.broker)
-    topics = {
-        "source.topic": spec.source.topic,
-        "sink.topic": spec.sink.topic,
-        "sink.dead_letter": spec.sink.dead_letter,
-    }
-    counts = require_topics(settings, topics, pipeline)
+    counts = require_topics(settings, spec, pipeline)
     app = create_app(built, settings)
     app.conf.web_enabled = not without_web
     app.conf.web_bind = web_bind

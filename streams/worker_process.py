@@ -1,0 +1,128 @@
+"""A worker as a child process, for who drives one: the demo, benchmarks, tests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from modelstream.models.errors import ModelStreamError
+from modelstream.streams.worker import free_web_port
+
+__all__ = ["WorkerFailed", "WorkerProcess"]
+
+# The worker has joined by then, or never will.
+_START_TIMEOUT_S = 60.0
+# SIGTERM gives it 10 s.
+_STOP_TIMEOUT_S = 15.0
+# Away from the workers that a person may have running.
+_FIRST_PORT = 16_066
+
+
+class WorkerFailed(ModelStreamError):
+    """The worker ended, or does not do what it should."""
+
+
+class WorkerProcess:
+    """A worker started by its command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Arguments of ``modelstream run``.
+
+    Examples
+    --------
+    ::
+
+        with WorkerProcess(["pipeline.yaml", "--broker", "localhost:9092"]) as worker:
+            worker.wait_until_ready()
+            ...
+            worker.stop()
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._arguments = list(arguments)
+        self._port = free_web_port(_FIRST_PORT)
+
+    def __enter__(self) -> Self:
+        self._log = tempfile.TemporaryFile("w+")
+        command = [sys.executable, "-m", "modelstream", "run", *self._arguments, "--web-port", str(self._port)]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self.kill()
+        self._log.close()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End the worker as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the worker has its partitions.
+
+        Raises
+        ------
+        WorkerFailed
+            If it ends instead, or takes too long.
+        """
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not (self._ask("ready") or {}).get("ready"):
+            self.check()
+            if time.monotonic() > deadline:
+                raise WorkerFailed(f"the worker has no partitions after {_START_TIMEOUT_S:.0f} s:\n{self.log_tail()}")
+            time.sleep(0.05)
+
+    def check(self) -> None:
+        """Raise if the worker has ended."""
+        if self._process.poll() is not None:
+            raise WorkerFailed(f"the worker ended with code {self._process.returncode}:\n{self.log_tail()}")
+
+    def stats(self) -> dict[str, Any]:
+        """Return the worker's statistics, nothing while it does not answer."""
+        return self._ask("stats") or {}
+
+    def stop(self) -> None:
+        """Let the worker finish and end.
+
+        Raises
+        ------
+        WorkerFailed
+            If it fails, or does not end in time.
+        """
+        self._process.terminate()
+        try:
+            code = self._process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise WorkerFailed(f"the worker did not end within {_STOP_TIMEOUT_S:.0f} s of SIGTERM") from None
+        if code:
+            raise WorkerFailed(f"the worker ended with code {code}:\n{self.log_tail()}")
+
+    def _ask(self, page: str) -> dict[str, Any] | None:
+        try:
+            with urllib.request.urlopen(f"http://localhost:{self._port}/{page}", timeout=2) as answer:
+                found = json.load(answer)
+        except OSError:  # not up yet, or not ready
+            return None
+        return found if isinstance(found, dict) else None
+
+    def log_tail(self) -> str:
+        """Return the last lines that the worker wrote."""
+        self._log.seek(0)
+        return "".join(self._log.readlines()[-15:])
