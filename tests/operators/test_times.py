@@ -75,7 +75,13 @@ def test_times_out_of_range_are_refused(value: float | str) -> None:
         parse_times([0, value])
 
 
-@given(st.lists(in_range | st.just(LAST_MS) | st.just(0), min_size=1, max_size=20))
+@pytest.mark.parametrize("day", ["2013-01-01", "9999-12-31"])  # The last day is beyond what orjson writes.
+def test_a_fraction_is_written_only_where_there_is_one(day: str) -> None:
+    times = np.array([f"{day}T10:15", f"{day}T10:15:00.25"], "datetime64[ms]")
+    assert format_times(times) == [f"{day}T10:15:00Z", f"{day}T10:15:00.250000Z"]
+
+
+@given(st.lists(in_range | st.sampled_from([0, LAST_MS, LAST_MS - 999]), min_size=1, max_size=20))
 def test_text_of_times_gives_them_again_and_depends_on_no_neighbour(ms: list[int]) -> None:
     times = np.array(ms, "datetime64[ms]")
     written = format_times(times)
