@@ -11,6 +11,7 @@ COPY src src
 COPY models models
 COPY operators operators
 COPY streams streams
+COPY examples examples
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir wheels .
 RUN python -m venv /venv && /venv/bin/pip install --no-deps wheels/*.whl
 
@@ -20,10 +21,8 @@ RUN useradd --create-home --uid 10001 modelstream
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY examples examples
-# Functions that a pipeline file names, such as examples.flights.features:departure, are looked up from here.
-ENV PYTHONPATH=/app
 USER modelstream
 EXPOSE 6066
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:6066/', timeout=2)"]
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:6066/ready', timeout=2)"]
 CMD ["modelstream", "run", "examples/flights/pipeline.yaml", "--web-bind", "0.0.0.0", "--web-port", "6066"]
