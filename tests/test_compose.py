@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+import time
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -14,7 +18,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from support.kafka_server import kafka_version
-from support.kafka_tools import admin_client
+from support.kafka_tools import partitions_of
 from support.redis_server import RedisServer
 
 from modelstream.streams.cli.main import modelstream_group
@@ -95,25 +99,52 @@ def test_workers_find_the_broker_and_the_cache():
     assert SERVICES["worker"]["deploy"]["replicas"] == 2
 
 
+def at_home(text: str, ports: dict[str, str]) -> str:
+    """Return a value of the files with this machine's address in place of the containers'."""
+    text = re.sub(r"://(kafka|redis)?:", "://localhost:", text)
+    return re.sub(r"(?<=:)(\d+)|^(\d+)$", lambda match: ports.get(match[0], match[0]), text)
+
+
 @pytest.mark.kafka
-def test_kafka_starts_with_these_settings_and_passes_its_health_check(start_kafka):
+def test_the_services_run_and_get_healthy(start_kafka, redis_url):
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{kafka_version()}"
-    environment = SERVICES["kafka"]["environment"]
-    ports = {str(port): str(free_port()) for port in (9092, 9093, 19092)}
-
-    def at_home(value: str) -> str:
-        value = re.sub(r"://(kafka)?:", "://localhost:", value)
-        return re.sub(r":(\d+)", lambda match: ":" + ports[match[1]], value)
-
-    # As the image's start script does it.
-    settings = {key.removeprefix("KAFKA_").lower().replace("_", "."): at_home(env) for key, env in environment.items()}
-    settings.pop("log.dirs")
+    ports = {port: str(free_port()) for port in ("9092", "9093", "19092", "6066")}
+    # As the image's start script makes server.properties of its environment.
+    environment = SERVICES["kafka"]["environment"].items()
+    settings = {
+        key.removeprefix("KAFKA_").lower().replace("_", "."): at_home(value, ports) for key, value in environment
+    }
+    del settings["log.dirs"]
     kafka = start_kafka(port=int(ports["9092"]), settings=settings)
-    assert set(admin_client(kafka.bootstrap).list_topics(timeout=30).brokers) == {1}
-
     kind, script, *arguments = SERVICES["kafka"]["healthcheck"]["test"]
     assert kind == "CMD"
-    assert "ApiVersion" in kafka.run_tool(KAFKA_SCRIPTS[script], *map(at_home, arguments))
+    assert "ApiVersion" in kafka.run_tool(KAFKA_SCRIPTS[script], *(at_home(word, ports) for word in arguments))
+
+    broker = at_home(SERVICES["worker"]["environment"]["MODELSTREAM_BROKER"].replace("kafka", "localhost"), ports)
+    env = {**os.environ, "MODELSTREAM_BROKER": broker, "MODELSTREAM_REDIS": redis_url}
+    topics = subprocess.run(ours(SERVICES["topics"]["command"]), env=env, cwd=ROOT, capture_output=True, text=True)
+    assert topics.returncode == 0, topics.stderr
+    assert partitions_of(kafka.bootstrap, "flights.events") == [0, 1, 2, 3]
+
+    probe = next(rest for word, rest in dockerfile() if word == "HEALTHCHECK")
+    _, program, code = json.loads(probe[probe.index("[") :])
+    assert program == "-c"
+    with subprocess.Popen(ours([at_home(word, ports) for word in image_command()]), env=env, cwd=ROOT) as worker:
+        try:
+            deadline = time.monotonic() + 60
+            while subprocess.run([sys.executable, "-c", at_home(code, ports)], stderr=subprocess.DEVNULL).returncode:
+                assert worker.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        finally:
+            worker.terminate()
+    assert worker.returncode == 0
+
+
+def ours(command: list[str]) -> list[str]:
+    """Return a command of the image as one of this environment."""
+    assert command[0] == "modelstream"
+    return [sys.executable, "-m", *command]
 
 
 @pytest.mark.redis
