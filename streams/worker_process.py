@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from modelstream.models.errors import ModelStreamError
-from modelstream.streams.worker import free_web_port
+from modelstream.streams.embedded import free_port
 
 __all__ = ["WorkerFailed", "WorkerProcess"]
 
@@ -21,8 +21,6 @@ __all__ = ["WorkerFailed", "WorkerProcess"]
 _START_TIMEOUT_S = 60.0
 # SIGTERM gives it 10 s.
 _STOP_TIMEOUT_S = 15.0
-# Away from the workers that a person may have running.
-_FIRST_PORT = 16_066
 
 
 class WorkerFailed(ModelStreamError):
@@ -49,7 +47,7 @@ class WorkerProcess:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._arguments = list(arguments)
-        self._port = free_web_port(_FIRST_PORT)
+        self._port = free_port()
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile("w+")

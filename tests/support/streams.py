@@ -1,0 +1,121 @@
+"""A small pipeline on real topics whose every answer is known, and the oracle that counts what came of its events."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+from support.kafka_tools import Incoming, Outgoing, committed_offsets, end_offsets, produce_all, read_all
+from support.onnx_factory import affine, write_model
+
+from modelstream.streams.worker_process import WorkerProcess
+
+#: What a wait may take at the most; a test that passes never comes near it.
+DEADLINE_S = 60.0
+
+_PIPELINE = """\
+pipeline: {group}
+source: {{topic: {source}, event_id: id}}
+stages:
+  - id: wanted
+    filter: {{present: [seq]}}
+  - id: score
+    infer: {{models: [triple]}}
+sink: {{topic: {sink}, dead_letter: {dead}}}
+"""
+
+
+@dataclass
+class Outcome:
+    """What came of the events that were sent.
+
+    An event is *lost* if it has neither a prediction nor a dead letter; a prediction is *wrong* if its value is not
+    the model's, and *out of order* if an earlier event of its key comes for the first time after a later one.
+    """
+
+    lost: set[str]
+    duplicates: int
+    wrong: list[str]
+    out_of_order: int
+    dead_letters: list[Incoming]
+    predictions: Counter[str] = field(repr=False)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every event has exactly one right prediction, in the order of its key."""
+        return not (self.lost or self.duplicates or self.wrong or self.out_of_order or self.dead_letters)
+
+
+@dataclass
+class KnownStream:
+    """Topics, a pipeline file and a model that answers ``3·seq + 1``."""
+
+    bootstrap: str
+    folder: Path
+    source: str
+    sink: str
+    dead: str
+    group: str
+
+    def __post_init__(self) -> None:
+        write_model(self.folder / "models", "triple", affine([3.0], bias=1.0), '[inputs.x]\nfields = ["seq"]\n')
+        self.file = self.folder / "pipeline.yaml"
+        self.file.write_text(
+            _PIPELINE.format(group=self.group, source=self.source, sink=self.sink, dead=self.dead), encoding="utf-8"
+        )
+
+    def worker(self, *options: str) -> WorkerProcess:
+        """Return a worker on this pipeline, not started yet."""
+        return WorkerProcess([str(self.file), "--broker", self.bootstrap, *options])
+
+    def send(self, numbers: Iterable[int], n_keys: int = 50) -> None:
+        """Produce one event a number, keyed so that the events of a key come in the order of their numbers."""
+        produce_all(
+            self.bootstrap,
+            self.source,
+            (Outgoing(orjson.dumps({"id": f"e{n}", "seq": n}), b"key-%d" % (n % n_keys)) for n in numbers),
+        )
+
+    def outcome(self, numbers: Iterable[int]) -> Outcome:
+        """Read the output topics to their ends and compare with what was sent."""
+        sent = {f"e{n}": n for n in numbers}
+        found: Counter[str] = Counter()
+        wrong, out_of_order, last = [], 0, dict[bytes | None, int]()
+        for record in read_all(self.bootstrap, self.sink):
+            prediction = orjson.loads(record.value or b"")
+            event_id, value = prediction["event_id"], prediction["predictions"]["triple"]["value"]
+            if value != 3 * sent[event_id] + 1 or record.key is None or prediction["key"] != record.key.decode():
+                wrong.append(event_id)
+            if not found[event_id]:
+                out_of_order += last.get(record.key, -1) > sent[event_id]
+                last[record.key] = sent[event_id]
+            found[event_id] += 1
+        dead = read_all(self.bootstrap, self.dead)
+        dead_ids = {
+            orjson.loads(record.value or b"{}").get("id") for record in dead if (record.value or b"")[:1] == b"{"
+        }
+        lost = sent.keys() - found.keys() - dead_ids
+        return Outcome(lost, found.total() - len(found), wrong, out_of_order, dead, found)
+
+    def lag(self) -> int:
+        """Return how many records the group has not committed."""
+        committed = committed_offsets(self.bootstrap, self.group, self.source)
+        return sum(end - committed.get(p, 0) for p, end in end_offsets(self.bootstrap, self.source).items())
+
+    def wait_until_committed(self, *workers: WorkerProcess) -> None:
+        """Wait until the group has committed all there is."""
+        wait_for(lambda: self.lag() == 0, "the group to commit everything", *workers)
+
+
+def wait_for(condition: Callable[[], object], what: str, *workers: WorkerProcess) -> None:
+    """Wait until something holds, while the workers are alive."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        for worker in workers:
+            worker.check()
+        assert time.monotonic() < deadline, f"waited {DEADLINE_S:.0f} s for {what}"
+        time.sleep(0.02)
