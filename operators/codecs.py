@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from modelstream.operators.batch import EventBatch, Fault, Lineage
 from modelstream.operators.paths import Unfit, field_getter, look_up, show
+from modelstream.operators.rows import SURPRISES, convert_rows
 from modelstream.operators.times import FIRST_MS, LAST_MS, parse_time_ms, parse_times
 
 __all__ = ["DEEPEST", "SOURCE", "JsonCodec"]
@@ -22,7 +24,7 @@ SOURCE = "source"
 #: orjson reads no deeper: it would run out of stack.
 DEEPEST = 1024
 
-_Faults = dict[int, Unfit]
+_Faults = dict[int, Fault]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +91,13 @@ class JsonCodec:
             events=events,
             lineage=Lineage.of_source(source, len(events)),
         )
-        for row, unfit in faults.items():
-            batch.reject(row, Fault(SOURCE, unfit.reason, unfit.detail))
+        for row, fault in faults.items():
+            batch.reject(row, fault)
         return batch
 
     def _events(self, values: Sequence[bytes | None], faults: _Faults) -> list[dict[str, Any]]:
-        try:
-            events = self._decode_all(values)
-        except (TypeError, ValueError):
-            events = _each(values, self._decode_one, {}, faults)
+        rejected: dict[str, Any] = {}
+        events = convert_rows(values, self._decode_all, self._decode_one, rejected, SOURCE, faults)
         if self.max_depth < DEEPEST:
             self._limit_depth(values, events, faults)
         return events
@@ -116,7 +116,7 @@ class JsonCodec:
         for row, (value, event) in enumerate(zip(values, events, strict=True)):
             # Counting brackets is quick, and enough for nearly all.
             if value and value.count(b"{") + value.count(b"[") > limit and _is_deeper(event, limit):
-                faults.setdefault(row, _too_deep(limit))
+                faults.setdefault(row, Fault(SOURCE, "too_deep", _too_deep(limit)))
                 events[row] = {}
 
     def _decode_one(self, value: bytes | None) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class JsonCodec:
     def _undecodable(self, problem: str) -> Unfit:
         # orjson has one class for all of it.
         if problem.startswith("depth limit"):
-            return _too_deep(self.max_depth)
+            return Unfit("too_deep", _too_deep(self.max_depth))
         if problem.startswith("number is infinity"):
             return Unfit("non_finite", problem)
         return Unfit("undecodable", problem)
@@ -146,11 +146,10 @@ class JsonCodec:
         field = self.event_id
         if field is None:
             return default_ids() if default_ids else list(map(str, range(len(events))))
-        try:
-            ids = list(map(field_getter(field), events))
-            "".join(ids)  # Raises where one is not text; the cheapest check there is.
-        except (LookupError, TypeError):
-            return _each(events, lambda event: _id_of(event, field), "", faults)
+        readable = _with_stand_ins(events, faults)
+        ids = convert_rows(readable, partial(_ids_of, field=field), partial(_id_of, field=field), "", SOURCE, faults)
+        for row in faults:
+            ids[row] = ""
         return ids
 
     def _times(
@@ -161,23 +160,36 @@ class JsonCodec:
             # Clipped: a producer may stamp anything, and a prediction has four digits for the year.
             ms = np.clip(np.asarray(timestamps_ms, np.int64), FIRST_MS, LAST_MS)
             return ms.view("datetime64[ms]")
+        readable = _with_stand_ins(events, faults)
         try:
-            return parse_times(list(map(field_getter(field), events)))
-        except (LookupError, TypeError, ValueError):
-            each = _each(events, lambda event: _time_of(event, field), 0, faults)
-            return np.array(each, np.int64).view("datetime64[ms]")
+            times = parse_times(list(map(field_getter(field), readable)))
+        except SURPRISES:
+            each = convert_rows(
+                readable, partial(_times_of, field=field), partial(_time_of, field=field), 0, SOURCE, faults
+            )
+            times = np.array(each, np.int64).view("datetime64[ms]")
+        for row in faults:
+            times[row] = 0
+        return times
 
 
-def _each(rows: Sequence[Any], convert: Callable[[Any], Any], filler: Any, faults: _Faults) -> list[Any]:
-    """Return what becomes of every row, the filler where it does not fit; the first fault of a row counts."""
-    converted = []
-    for row, value in enumerate(rows):
-        try:
-            converted.append(convert(value))
-        except Unfit as unfit:
-            faults.setdefault(row, unfit)
-            converted.append(filler)
-    return converted
+def _with_stand_ins(events: list[dict[str, Any]], faults: _Faults) -> list[dict[str, Any]]:
+    """Return the events with a sound one for each rejected one, so that those do not slow down what is read next."""
+    if not faults:
+        return events
+    stand_in = next((event for row, event in enumerate(events) if row not in faults), {})
+    return [stand_in if row in faults else event for row, event in enumerate(events)]
+
+
+def _ids_of(events: Sequence[dict[str, Any]], field: str) -> list[str]:
+    ids = list(map(field_getter(field), events))
+    try:
+        "".join(ids)  # Raises where one is not text; the cheapest check there is.
+    except TypeError:
+        if set(map(type, ids)) - {str, int}:
+            raise
+        return list(map(str, ids))
+    return ids
 
 
 def _id_of(event: dict[str, Any], field: str) -> str:
@@ -191,6 +203,11 @@ def _id_of(event: dict[str, Any], field: str) -> str:
     raise Unfit("wrong_type", f"field {field!r}: {show(value)} is no id; it must be text or an integer")
 
 
+def _times_of(events: Sequence[dict[str, Any]], field: str) -> list[int]:
+    ms: list[int] = parse_times(list(map(field_getter(field), events))).view(np.int64).tolist()
+    return ms
+
+
 def _time_of(event: dict[str, Any], field: str) -> int:
     value = look_up(event, field)
     if value is None:
@@ -201,8 +218,8 @@ def _time_of(event: dict[str, Any], field: str) -> int:
         raise Unfit("wrong_type", f"field {field!r}: {show(value)} is no event time: {error}") from None
 
 
-def _too_deep(limit: int) -> Unfit:
-    return Unfit("too_deep", f"nested deeper than {limit}")
+def _too_deep(limit: int) -> str:
+    return f"nested deeper than {limit}"
 
 
 def _is_deeper(event: dict[str, Any], limit: int) -> bool:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from itertools import chain, starmap
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from modelstream.models.contract import NUMPY_DTYPES, DType
 from modelstream.models.errors import ConfigError, did_you_mean
 from modelstream.operators.batch import Column, EventBatch, Fault
 from modelstream.operators.paths import Unfit, field_getter, look_up, show
+from modelstream.operators.rows import SURPRISES, convert_rows
 
 __all__ = ["MISSING", "ColumnSpec", "read_column", "read_columns"]
 
@@ -34,9 +36,6 @@ MISSING: Final = _Missing.MISSING
 #: and is twice as fast as `numpy.array`, which would take text too. Truth values are packed as small integers, since
 #: struct's own "?" takes anything.
 _CODES = {"float32": "f", "float64": "d", "int32": "i", "int64": "q", "bool": "B"}
-
-#: What the pass over a whole batch may raise where one row does not fit.
-_SURPRISES = (LookupError, TypeError, ValueError, OverflowError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +120,8 @@ def read_column(batch: EventBatch, spec: ColumnSpec, stage: str) -> Column:
     """
     try:
         column = _pack(_values(batch.events, spec), spec)
-    except (Unfit, *_SURPRISES):
-        column = _read_each(batch, spec, stage)
+    except SURPRISES:
+        column = _read_around(batch, spec, stage)
     for row in _unsound(column, spec):
         fault = _fault_of_number(batch.events[row], spec)
         batch.reject(row, Fault(stage, fault.reason, fault.detail))
@@ -130,7 +129,7 @@ def read_column(batch: EventBatch, spec: ColumnSpec, stage: str) -> Column:
     return column if spec.dtype != "bool" else column.view(np.bool_)  # type: ignore[union-attr]
 
 
-def _values(events: list[dict[str, Any]], spec: ColumnSpec) -> list[Any]:
+def _values(events: Sequence[dict[str, Any]], spec: ColumnSpec) -> list[Any]:
     source, default = spec.source, spec.default
     if default is MISSING:
         return list(map(field_getter(source), events))
@@ -143,13 +142,15 @@ def _pack(values: list[Any], spec: ColumnSpec) -> Column:
     """Return values as a column; raise where one is of another type or width."""
     if spec.dtype == "string":
         return _pack_text(values, spec.width)
-    code, dtype = _CODES[spec.dtype], np.dtype("uint8" if spec.dtype == "bool" else spec.dtype)
+    shape = len(values) if spec.width is None else (len(values), spec.width)
+    return np.ndarray(shape, "uint8" if spec.dtype == "bool" else spec.dtype, _pack_numbers(values, spec))
+
+
+def _pack_numbers(values: list[Any], spec: ColumnSpec) -> bytearray:
+    code = _CODES[spec.dtype]
     if spec.width is None:
-        cells = bytearray(len(values) * dtype.itemsize)
-        struct.pack_into(f"{len(values)}{code}", cells, 0, *values)
-        return np.ndarray(len(values), dtype, cells)
-    cells = bytearray().join(starmap(struct.Struct(f"{spec.width}{code}").pack, values))
-    return np.ndarray((len(values), spec.width), dtype, cells)
+        return bytearray(struct.pack(f"{len(values)}{code}", *values))
+    return bytearray().join(starmap(struct.Struct(f"{spec.width}{code}").pack, values))
 
 
 def _pack_text(values: list[Any], width: int | None) -> Column:
@@ -163,18 +164,28 @@ def _pack_text(values: list[Any], width: int | None) -> Column:
     return np.array(values, object).reshape(len(values), width)
 
 
-def _read_each(batch: EventBatch, spec: ColumnSpec, stage: str) -> Column:
+def _read_around(batch: EventBatch, spec: ColumnSpec, stage: str) -> Column:
+    """Return the column with a filler where a row does not fit."""
     filler: Any = "" if spec.dtype == "string" else 0
     if spec.width is not None:
         filler = [filler] * spec.width
-    values = []
-    for row, event in enumerate(batch.events):
-        try:
-            values.append(_read_value(event, spec))
-        except Unfit as unfit:
-            batch.reject(row, Fault(stage, unfit.reason, unfit.detail))
-            values.append(filler)
+    faults: dict[int, Fault] = {}
+    values = convert_rows(
+        batch.events, partial(_packable, spec=spec), partial(_read_value, spec=spec), filler, stage, faults
+    )
+    for row, fault in faults.items():
+        batch.reject(row, fault)
     return _pack(values, spec)
+
+
+def _packable(events: Sequence[dict[str, Any]], spec: ColumnSpec) -> list[Any]:
+    values = _values(events, spec)
+    try:
+        _pack(values, spec)
+    except SURPRISES:
+        values = [_converted(value, spec.dtype) for value in values]
+        _pack(values, spec)
+    return values
 
 
 def _read_value(event: dict[str, Any], spec: ColumnSpec) -> Any:
@@ -183,21 +194,26 @@ def _read_value(event: dict[str, Any], spec: ColumnSpec) -> Any:
         if spec.default is MISSING:
             raise Unfit("missing_field", f"field {spec.source!r} is missing")
         return spec.default
-    for form in (value, _converted(value, spec.dtype)):
-        try:
-            _pack([form], spec)
-        except _SURPRISES:
-            continue
-        return form
-    raise Unfit("wrong_type", _misfit(value, spec))
+    converted = _converted(value, spec.dtype)
+    try:
+        (_pack if spec.dtype == "string" else _pack_numbers)([converted], spec)
+    except SURPRISES:
+        raise Unfit("wrong_type", _misfit(value, spec)) from None
+    return converted
 
 
 def _converted(value: Any, dtype: DType) -> Any:
-    """Return what may be packed in the place of a value that may not: 3 for 3.0, numbers as text."""
+    """Return what may be packed where the value may not, and else the value."""
     if isinstance(value, list):
-        return [_converted(part, dtype) for part in value]
+        return [_converted_scalar(part, dtype) for part in value]
+    return _converted_scalar(value, dtype)
+
+
+def _converted_scalar(value: Any, dtype: DType) -> Any:
     if dtype == "string":
         return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if dtype in ("float32", "float64"):
+        return value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -219,7 +235,7 @@ def _unsound(column: Column, spec: ColumnSpec) -> list[int]:
 def _fits(value: Any, spec: ColumnSpec) -> bool:
     try:
         return not _unsound(_pack([value], spec), spec)
-    except _SURPRISES:
+    except SURPRISES:
         return False
 
 

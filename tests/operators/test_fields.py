@@ -168,6 +168,15 @@ def test_columns_may_be_changed_in_place() -> None:
     assert rows_of(batch.columns["v"]) == [[2, 4]]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "string"])
+@pytest.mark.parametrize("width", [None, 1])
+def test_what_is_nested_deeper_than_python_recurses_is_rejected(dtype: Any, width: int | None) -> None:
+    deep: Any = 0
+    for _ in range(1020):
+        deep = [deep]
+    assert read([{"x": deep}], ColumnSpec("x", dtype, width))[1][0][0] == "wrong_type"
+
+
 def test_packing_of_floats_does_not_depend_on_the_platform() -> None:
     # Native packing of a double beyond float32 is what the check for finite numbers relies on.
     assert struct.unpack("f", struct.pack("f", 1e39)) == (float("inf"),)
