@@ -35,6 +35,8 @@ class LinkChannel(Channel):
     stage has taken up always goes on; a partition that was given up is known by its tickets.
     """
 
+    _queue: ThrowableQueue | None
+
     @property
     def queue(self) -> ThrowableQueue:
         """The queue, bounded and without flow control."""

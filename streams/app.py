@@ -74,6 +74,8 @@ class App(faust.App):
         self.settings = settings
         self.limits = limits or EngineLimits()
         self.counters = Counters()
+        #: Whether somebody named the web server's port; else it takes the first free one.
+        self.web_port_is_chosen = False
         #: Names of the topics that are read in batches.
         self.batch_topic_names: set[str] = set()
         defaults: dict[str, Any] = {
@@ -88,6 +90,7 @@ class App(faust.App):
             "stream_buffer_maxsize": self.limits.max_batches_in_flight,
             "stream_wait_empty": True,
             "topic_disable_leader": True,
+            "web": "modelstream://",
             "Stream": BatchStream,
             # Tables of the default memory store leave nothing there.
             "datadir": Path(tempfile.gettempdir()) / f"modelstream-{id}",

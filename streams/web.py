@@ -1,14 +1,59 @@
-"""What a worker tells on its web server, beside Faust's own pages: ``/ready`` and ``/stats``."""
+"""A worker's web server: Faust's own, with ``/ready`` and ``/stats``, on a port that no other worker has."""
 
 from __future__ import annotations
 
+import errno
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from aiohttp.web import TCPSite
+from faust.types._env import WEB_PORT
+from faust.web import drivers
+from faust.web.drivers.aiohttp import Web as AiohttpWeb
+
+from modelstream.models.errors import ModelStreamError
 
 if TYPE_CHECKING:
     from modelstream.streams.app import App
 
-__all__ = ["add_pages", "stats_of"]
+__all__ = ["Web", "add_pages", "stats_of"]
+
+logger = logging.getLogger(__name__)
+
+# Ports to try from Faust's default on; more workers than this on one host name their port.
+_PORTS = 100
+
+
+class Web(AiohttpWeb):
+    """Faust's web server on the first free port, where the port is Faust's default and not somebody's choice.
+
+    Stock Faust ends a second worker on a host because the first one has the port.
+    """
+
+    async def start_server(self) -> None:
+        """Start the server, and log where."""
+        conf = self.app.conf
+        if conf.web_transport.scheme != "tcp":
+            await super().start_server()
+            return
+        await self._runner.setup()
+        chosen = self.app.web_port_is_chosen or conf.web_port != WEB_PORT
+        for port in range(conf.web_port, conf.web_port + (1 if chosen else _PORTS)):
+            try:
+                await TCPSite(self._runner, conf.web_bind, port, ssl_context=conf.web_ssl_context).start()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise ModelStreamError(f"no web server on {conf.web_bind}:{port}: {error.strerror}") from None
+                continue
+            logger.info("web server on http://%s:%d, with /ready and /stats", conf.web_bind, port)
+            return
+        raise ModelStreamError(
+            f"port {conf.web_port} of {conf.web_bind} is taken; name another with --web-port, or leave the choice open"
+        )
+
+
+drivers.DRIVERS.aliases["modelstream"] = f"{__name__}:Web"
 
 
 def stats_of(app: App) -> dict[str, Any]:
@@ -31,11 +76,11 @@ def stats_of(app: App) -> dict[str, Any]:
 def add_pages(app: App) -> None:
     """Add the pages to the app's web server."""
 
-    @app.page("/stats", name="modelstream-stats")  # type: ignore[untyped-decorator]
+    @app.page("/stats", name="modelstream-stats")
     async def stats(view: Any, request: Any) -> Any:
         return view.json(stats_of(app))
 
-    @app.page("/ready", name="modelstream-ready")  # type: ignore[untyped-decorator]
+    @app.page("/ready", name="modelstream-ready")
     async def ready(view: Any, request: Any) -> Any:
         # A worker without partitions is ready too: there may be more workers than partitions.
         joined = app.consumer.has_assignment

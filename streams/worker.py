@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
-import socket
+import signal
 import sys
 import threading
 from types import FrameType
 
 import faust
-import mode
 
 from modelstream.models.errors import ModelStreamError
 from modelstream.streams.app import App
 
-__all__ = ["free_web_port", "log_to_stderr", "run_worker"]
+__all__ = ["exit_process", "log_to_stderr", "run_worker", "stop_quietly"]
 
 logger = logging.getLogger(__name__)
 
 # How long threads may go on computing after the worker has stopped: a model that hangs must not keep the process.
 _THREADS_GRACE_S = 1.0
-
-# Ports to try from the first one on; more workers than this on one host name their port.
-_WEB_PORTS = 100
-
-
-def free_web_port(first: int = 6066, host: str = "localhost") -> int:
-    """Return the first free port, so that several workers run on one host.
-
-    Examples
-    --------
-    >>> 6066 <= free_web_port() < 6166
-    True
-    """
-    for port in range(first, first + _WEB_PORTS):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return port
-    return 0
 
 
 class _NoiseFilter(logging.Filter):
@@ -66,16 +45,27 @@ def log_to_stderr(level: str) -> None:
         handler.addFilter(_NoiseFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     libraries = logging.DEBUG if level == "debug" else logging.WARNING
-    for name in ("faust", "mode", "aiokafka", "asyncio", "aiohttp"):
+    for name in ("faust", "mode", "asyncio", "aiohttp"):
         logging.getLogger(name).setLevel(libraries)
+    # A rebalance, which is an everyday matter, is a warning to aiokafka.
+    logging.getLogger("aiokafka").setLevel(logging.DEBUG if level == "debug" else logging.ERROR)
 
 
 class _Worker(faust.Worker):
-    """Faust's worker without its waits and its output."""
+    """Faust's worker without its output, its waits and its way to end the process."""
+
+    def run(self) -> None:
+        """Run until stopped by a signal; raise what went wrong."""
+        self._starting_fut = asyncio.ensure_future(self.start(), loop=self.loop)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                self.loop.run_until_complete(self._starting_fut)
+        finally:
+            self._starting_fut.cancel()
+            self.stop_and_shutdown()
 
     def _on_sigint(self) -> None:
-        self._flag_as_shutdown_by_signal()
-        self._schedule_shutdown(mode.worker.signal.SIGINT)
+        self._schedule_shutdown(signal.SIGINT)
 
     async def _sentinel_task(self) -> None:
         """Do not wait another second before the loop is closed."""
@@ -92,15 +82,11 @@ def run_worker(app: App) -> None:
     worker = _Worker(app, override_logging=False, redirect_stdouts=False, quiet=True)
     worker.spinner = None
     try:
-        worker.execute_from_commandline()
-    except SystemExit:
-        # Faust's way to say that it has come to an end; which one, the app knows.
-        logger.debug("the worker has ended", exc_info=True)
-    failure = app.crash_reason or worker.crash_reason
-    if isinstance(failure, ModelStreamError):
-        raise failure
-    if failure is not None:
-        raise ModelStreamError(f"the worker ended by {type(failure).__name__}: {failure}") from failure
+        worker.run()
+    except ModelStreamError:
+        raise
+    except Exception as error:
+        raise ModelStreamError(f"the worker ended by {type(error).__name__}: {error}") from error
 
 
 def exit_process(code: int) -> None:

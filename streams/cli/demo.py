@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -122,7 +123,7 @@ def _print(summary: Summary) -> None:
     Console().print(table)
 
 
-def _verify(records: list[tuple[bytes | None, bytes]], predictions: dict[str, object]) -> list[str]:
+def _verify(records: list[tuple[bytes | None, bytes]], predictions: dict[str, Any]) -> list[str]:
     from modelstream.examples.flights.verify import compare
 
     click.echo("comparing every prediction with ONNX Runtime run on its row alone …", err=True)

@@ -19,7 +19,7 @@ from modelstream.streams.cli.common import (
     require_topics,
     set_option,
 )
-from modelstream.streams.worker import exit_process, free_web_port, log_to_stderr, run_worker, stop_quietly
+from modelstream.streams.worker import exit_process, log_to_stderr, run_worker, stop_quietly
 
 __all__ = ["command"]
 
@@ -66,7 +66,8 @@ def command(
     app = create_app(built, settings)
     app.conf.web_enabled = not without_web
     app.conf.web_bind = web_bind
-    app.conf.web_port = web_port if web_port is not None else free_web_port(host=web_bind)
+    if web_port is not None:
+        app.conf.web_port, app.web_port_is_chosen = web_port, True
     logger.info(
         "%s: %s[%d partitions] -> %s on %s", spec.pipeline, spec.source.topic, counts[spec.source.topic],
         spec.sink.topic, settings.bootstrap,
