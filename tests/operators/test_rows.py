@@ -25,7 +25,9 @@ def halve_one(row: int) -> float:
 @given(st.lists(st.integers(0, 9) | st.just(2), max_size=200))
 def test_every_row_is_converted_or_at_fault(rows: list[int]) -> None:
     faults: dict[int, Fault] = {}
-    assert convert_rows(rows, halve_all, halve_one, -1.0, "step", faults) == [-1 if row % 2 else row / 2 for row in rows]
+    assert convert_rows(rows, halve_all, halve_one, -1.0, "step", faults) == [
+        -1 if row % 2 else row / 2 for row in rows
+    ]
     odd = {i: Fault("step", "wrong_type", f"{row} is odd") for i, row in enumerate(rows) if row % 2}
     assert faults == odd
 
