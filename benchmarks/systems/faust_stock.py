@@ -56,7 +56,7 @@ def main() -> None:
         for event, value in zip(events, run(None, {"features": matrix})[0][:, 0].tolist(), strict=True):
             await target.send(value=orjson.dumps({"event_id": event["id"], "value": value}))
 
-    @app.agent(source)
+    @app.agent(source)  # type: ignore[untyped-decorator]
     async def agent(stream: Any) -> None:
         if TAKE:
             async for values in stream.take(TAKE, within=WITHIN_S):
