@@ -12,6 +12,9 @@ from modelstream.operators.batch import EventBatch, Fault, Settled
 __all__ = ["Operator", "run_isolated"]
 
 
+_RAGGED = "the stage makes other columns of some events than of others"
+
+
 class Operator(Protocol):
     """Event batch in, event batch out: synchronous, and called off the event loop.
 
@@ -65,7 +68,14 @@ def run_isolated(operator: Operator, batch: EventBatch) -> Settled:
             return batch.settle()
         middle = len(batch) // 2
         rows = np.arange(len(batch))
-        return Settled.concat([run_isolated(operator, batch.select(half)) for half in (rows[:middle], rows[middle:])])
+        halves = [run_isolated(operator, batch.select(half)) for half in (rows[:middle], rows[middle:])]
+    try:
+        return Settled.concat(halves)
+    except (LookupError, TypeError, ValueError) as error:
+        # Other columns, or columns of another shape, for one half than for the other: no batch can be made of them.
+        for row in range(len(batch)):
+            batch.reject(row, Fault(operator.step_id, "operator_failed", _RAGGED, type(error).__name__))
+        return batch.settle()
 
 
 def _fault(step_id: str, error: BaseException) -> Fault:

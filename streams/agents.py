@@ -120,8 +120,8 @@ class StageStep:
             result.batch = events
             return
         values = self._encoder.encode(events)
-        # A character is at most four bytes of UTF-8.
-        if 4 * max(map(len, values)) > self._max_output_bytes:
+        # A character is at most four bytes of UTF-8, and the key, which counts too, stands in the value.
+        if 8 * max(map(len, values)) > self._max_output_bytes:
             events, values = self._without_oversize(events, values, result)
         owed = [(source.ticket, count) for source, count in events.lineage.count_by_source()]
         result.outputs.append(Output(self._sink.topic, events.keys, values, owed))
@@ -131,7 +131,7 @@ class StageStep:
     def _without_oversize(
         self, events: EventBatch, values: list[str], result: StepResult
     ) -> tuple[EventBatch, list[str]]:
-        sizes = [len(value.encode()) for value in values]
+        sizes = [len(value.encode()) + len(key or b"") for key, value in zip(events.keys, values, strict=True)]
         for row, n_bytes in enumerate(sizes):
             if n_bytes > self._max_output_bytes:
                 detail = f"the prediction record has {n_bytes} bytes, more than {self._max_output_bytes}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -92,8 +91,6 @@ class App(faust.App):
             "topic_disable_leader": True,
             "web": "modelstream://",
             "Stream": BatchStream,
-            # Tables of the default memory store leave nothing there.
-            "datadir": Path(tempfile.gettempdir()) / f"modelstream-{id}",
         }
         super().__init__(id, **{**defaults, **options})
 
@@ -140,6 +137,11 @@ class App(faust.App):
                 finish(ticket, n_rows)
 
     _delivery_started = False
+
+    def _create_directories(self) -> None:
+        # Tables in memory have nothing to keep there.
+        if self.conf.store.scheme != "memory":
+            super()._create_directories()
 
     async def on_start(self) -> None:
         """Start the producer before anything can be produced."""

@@ -112,3 +112,16 @@ def test_rows_filtered_in_the_halves_are_counted() -> None:
     assert settled.filtered.record_index.tolist() == [0, 2, 4]
     assert settled.rejected is not None
     assert settled.rejected.lineage.record_index.tolist() == [3]
+
+
+def test_a_stage_that_makes_other_columns_of_other_events_rejects_them_instead_of_ending_the_worker() -> None:
+    def work(batch: EventBatch) -> None:
+        if len(batch) > 1:
+            raise ValueError("not all at once")
+        batch.columns[f"only-{batch.events[0]['row']}"] = np.zeros(1)
+
+    settled = run_isolated(Counting(work), batch_of(4))
+    assert len(settled.kept) == 0
+    assert settled.rejected is not None
+    assert {fault.reason for fault in settled.rejected.faults.values()} == {"operator_failed"}
+    assert [event["row"] for event in settled.rejected.events] == [0, 1, 2, 3]
