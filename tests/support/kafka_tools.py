@@ -11,6 +11,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 #: For one admin request, or for the next records of a topic; far beyond what a loaded machine takes.
 DEADLINE_S = 30.0
+_LOADING = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
 
 
 class Outgoing(NamedTuple):
@@ -61,7 +66,9 @@ def _has_leaders(admin: AdminClient, topic: str, partitions: int) -> bool:
 def delete_topics(bootstrap: str, topics: Sequence[str]) -> None:
     """Delete topics, without an error for those that are gone already."""
     if topics:
-        for future in admin_client(bootstrap).delete_topics(list(topics), operation_timeout=DEADLINE_S).values():
+        # Held until the end: a client that is collected leaves its futures without an answer.
+        admin = admin_client(bootstrap)
+        for future in admin.delete_topics(list(topics), operation_timeout=DEADLINE_S).values():
             future.exception(DEADLINE_S)
 
 
@@ -126,9 +133,21 @@ def committed_offsets(bootstrap: str, group: str, topic: str) -> dict[int, int]:
     consumer = _consumer(bootstrap, group)
     try:
         asked = [TopicPartition(topic, p) for p in partitions_of(bootstrap, topic)]
-        return {tp.partition: tp.offset for tp in consumer.committed(asked, timeout=DEADLINE_S) if tp.offset >= 0}
+        return {tp.partition: tp.offset for tp in _committed(consumer, asked) if tp.offset >= 0}
     finally:
         consumer.close()
+
+
+def _committed(consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return consumer.committed(asked, timeout=DEADLINE_S)
+        except KafkaException as error:
+            # A broker just (re)started, or with its first group, loads its groups first; librdkafka does not try again.
+            if error.args[0].code() not in _LOADING or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def read_all(bootstrap: str, topic: str, *, isolation: str = "read_uncommitted") -> list[Incoming]:

@@ -91,6 +91,7 @@ def test_kafka_keeps_address_and_data_over_a_crash_and_a_restart(start_kafka):
     assert not kafka.running
     for value in (b"2", b"3"):
         kafka.restart()
+        assert committed_offsets(kafka.bootstrap, "no-such-group", "kept") == {}  # asked while groups are loaded
         pids.append(kafka.pid)
         produce_all(kafka.bootstrap, "kept", [value])
 
