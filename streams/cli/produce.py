@@ -1,0 +1,113 @@
+"""``modelstream produce``: events of a file to the pipeline's input topic."""
+
+from __future__ import annotations
+
+import re
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from modelstream.streams.cli.common import (
+    broker_option,
+    broker_settings,
+    pipeline_argument,
+    read_pipeline,
+    require_topics,
+    set_option,
+)
+from modelstream.streams.cli.progress import rounded_rate, show_progress
+from modelstream.streams.event_files import EventFile, Format, open_events
+from modelstream.streams.producing import produce_records
+from modelstream.streams.settings import BrokerSettings
+
+__all__ = ["command"]
+
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:/s)?")
+
+
+class _RateType(click.ParamType):
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = _RATE.fullmatch(str(value))
+        if match is None or not float(match[1]):
+            self.fail(f"{value!r} is no rate; write events per second, as 5000 or 5000/s", param, ctx)
+        return float(match[1])
+
+
+@click.command(
+    "produce",
+    epilog="""\b
+Examples:
+  modelstream produce pipeline.yaml events.ndjson --broker localhost:9092
+  modelstream produce pipeline.yaml flights.csv.gz --rate 5000/s
+  modelstream produce pipeline.yaml flights.parquet --limit 1000
+  tail -f events.ndjson | modelstream produce pipeline.yaml -
+""",
+)
+@pipeline_argument
+@click.argument("file")
+@broker_option
+@set_option
+@click.option(
+    "--format", "form", type=click.Choice(get_args(Format)), help="What FILE holds  [default: what its suffix says]"
+)
+@click.option("--rate", type=_RateType(), metavar="N/s", help="Events per second  [default: as fast as possible]")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N events.")
+@click.option("--as-is", is_flag=True, help="Send every line of NDJSON, broken and blank ones too.")
+@click.option("--no-progress", is_flag=True, help="Show only the last line.")
+def command(
+    pipeline: Path,
+    file: str,
+    broker: str | None,
+    overrides: tuple[str, ...],
+    form: Format | None,
+    rate: float | None,
+    limit: int | None,
+    as_is: bool,
+    no_progress: bool,
+) -> None:
+    """Send the events of FILE to the source topic of PIPELINE, keyed by the field source.key.
+
+    FILE is NDJSON (each line goes out as it stands), CSV (the first line names the fields; an empty cell is null,
+    numbers, true and false are what they look like, all else is text) or Parquet; .gz too; - is standard input.
+
+    Exit code 0 means that Kafka has every event. A broken line ends the run with code 1; the events before it are
+    sent. Ctrl-C ends it with 130.
+    """
+    spec = read_pipeline(pipeline, overrides).spec
+    path = None if file == "-" else Path(file)
+    events = open_events(path, form, spec.source.key, as_is=as_is)
+    settings = broker_settings(broker, spec.broker)
+    require_topics(settings, spec, pipeline)
+    _produce(settings, spec.source.topic, events, rate=rate, limit=limit, progress=not no_progress)
+
+
+def _produce(
+    settings: BrokerSettings, topic: str, events: EventFile, *, rate: float | None, limit: int | None, progress: bool
+) -> None:
+    started = time.monotonic()
+    n_produced = 0
+
+    def summary() -> str:
+        seconds = time.monotonic() - started
+        speed = rounded_rate(n_produced, seconds)
+        return f"produced {n_produced:,} events to {topic} in {seconds:.1f} s ({speed} events/s)"
+
+    try:
+        with show_progress("produced", progress) as advance:
+
+            def on_progress(n_records: int) -> None:
+                nonlocal n_produced
+                n_produced = n_records
+                shares = (events.share_read(), n_records / limit if limit else None)
+                advance(n_records, max((share for share in shares if share is not None), default=None))
+
+            produce_records(settings, topic, islice(events.records(), limit), on_progress, rate)
+    except BaseException:
+        click.echo(f"stopped: {summary()}", err=True)
+        raise
+    click.echo(summary(), err=True)

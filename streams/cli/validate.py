@@ -1,0 +1,98 @@
+"""``modelstream validate``: every check that `run` makes, without joining."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from modelstream.models.contract import FieldSpec
+from modelstream.models.onnx_model import OnnxModel
+from modelstream.operators.fields import ColumnSpec
+from modelstream.streams.build import BuiltPipeline
+from modelstream.streams.cli.common import (
+    broker_option,
+    broker_settings,
+    pipeline_argument,
+    read_pipeline,
+    require_topics,
+    set_option,
+)
+from modelstream.streams.spec import DeclaredColumns, PipelineSpec, PresentFields, StageSpec
+
+__all__ = ["command"]
+
+
+@click.command(
+    "validate",
+    epilog="""\b
+Examples:
+  modelstream validate examples/flights/pipeline.yaml
+  modelstream validate pipeline.yaml --broker localhost:9092
+  modelstream validate pipeline.yaml --set stages[1].infer.models[0]=arrival_delay@2 --offline
+""",
+)
+@pipeline_argument
+@broker_option
+@set_option
+@click.option("--offline", is_flag=True, help="Do not ask the broker, even if one is named.")
+def command(pipeline: Path, broker: str | None, overrides: tuple[str, ...], offline: bool) -> None:
+    """Check PIPELINE: its file, its functions, its models against their contracts, and its topics.
+
+    The topics are checked if a broker is named, by --broker, MODELSTREAM_BROKER or the file. Exit code 0 means that
+    `run` would start, 2 that something is wrong with the configuration, 1 that the broker does not answer.
+    """
+    built = read_pipeline(pipeline, overrides).build()
+    topics = _check_topics(pipeline, built.spec, broker, offline)
+    for label, text in _summary(built):
+        click.echo(f"{label:<9} {text}")
+    click.echo(f"{'broker':<9} {topics}")
+    click.echo("ok")
+
+
+def _check_topics(pipeline: Path, spec: PipelineSpec, broker: str | None, offline: bool) -> str:
+    if offline:
+        return "not asked (--offline)"
+    if not (broker or os.environ.get("MODELSTREAM_BROKER") or spec.broker):
+        return "not asked; none is named"
+    settings = broker_settings(broker, spec.broker)
+    counts = require_topics(settings, spec, pipeline)
+    return f"{settings.bootstrap}, has " + ", ".join(f"{topic} ({n} partitions)" for topic, n in counts.items())
+
+
+def _summary(built: BuiltPipeline) -> Iterator[tuple[str, str]]:
+    spec = built.spec
+    source = spec.source
+    fields = {"key": source.key, "event_id": source.event_id, "event_time": source.event_time}
+    yield "pipeline", f"{spec.pipeline}, {spec.delivery.replace('_', ' ')}"
+    yield "source", ", ".join([source.topic, source.format, *(f"{k} {v}" for k, v in fields.items() if v)])
+    for stage in spec.stages:
+        yield "stage", f"{stage.id}: {stage.kind} {_describe(stage)}"
+    for model in built.models:
+        yield "model", _describe_model(model)
+        for note in model.notes:
+            yield "  note", note
+    yield "sink", f"{spec.sink.topic}, dead letters to {spec.sink.dead_letter}"
+
+
+def _describe(stage: StageSpec) -> str:
+    if stage.infer is not None:
+        return f"{', '.join(stage.infer.models)}, at most {stage.infer.batch.max_size} rows at once"
+    step = stage.extract if stage.extract is not None else stage.filter
+    if isinstance(step, DeclaredColumns):
+        return ", ".join(_describe_field(column.as_column(name)) for name, column in step.columns.items())
+    if isinstance(step, PresentFields):
+        return f"present {', '.join(step.present)}"
+    return str(step)
+
+
+def _describe_model(model: OnnxModel) -> str:
+    reads = ", ".join(map(_describe_field, model.required_fields))
+    gives = ", ".join(output.field for output in model.contract.outputs)
+    return f"{model.name}@{model.version} reads {reads}; gives {gives}"
+
+
+def _describe_field(field: FieldSpec | ColumnSpec) -> str:
+    return f"{field.name} {field.dtype}{'' if field.width is None else f'[{field.width}]'}"

@@ -1,0 +1,174 @@
+"""Events of tables as records to produce: each row of a CSV or Parquet file becomes one JSON object."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from modelstream.models.errors import ConfigError, DecodeError
+from modelstream.streams.event_files import EventFile, Record, key_of
+
+__all__ = ["CsvFile", "ParquetFile", "infer_cell"]
+
+# As JSON writes numbers: with a leading zero or a plus it is a code, such as 007, and stays text.
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
+#: Integers beyond 64 bits are no JSON numbers that anybody reads exactly.
+_INT64 = range(-(2**63), 2**63)
+
+#: Rows of a Parquet file that are Python objects at one time.
+_PARQUET_ROWS = 2048
+
+
+# Cells repeat: airports, hours, small numbers. A hit costs a fifth of the inference.
+@lru_cache(maxsize=65_536)
+def infer_cell(text: str) -> str | int | float | bool | None:
+    """Return what a cell of a CSV file says, by itself and not by its column.
+
+    Empty is null; ``true`` and ``false``, in any case, are booleans; what JSON would call a number is one. All else is
+    text, as is a number with leading zeros, such as a postcode, and one that does not fit into 64 bits.
+
+    Examples
+    --------
+    >>> [infer_cell(text) for text in ("", "12", "-1.5e3", "007", "True", "NA")]
+    [None, 12, -1500.0, '007', True, 'NA']
+    """
+    if not text:
+        return None
+    # 20 characters hold every integer of 64 bits; of thousands of digits int() would refuse to make a number.
+    if _INTEGER.fullmatch(text):
+        return int(text) if len(text) <= 20 and int(text) in _INT64 else text
+    if _NUMBER.fullmatch(text):
+        number = float(text)
+        return number if math.isfinite(number) else text
+    lowered = text.lower()
+    return lowered == "true" if lowered in ("true", "false") else text
+
+
+class CsvFile(EventFile):
+    """Comma-separated values in UTF-8, with the fields' names in the first line; cells as `infer_cell` reads them."""
+
+    def records(self) -> Iterator[Record]:
+        """Yield key and value of each event."""
+        with self._open() as stream:
+            # Bytes that are not UTF-8 become surrogates, which orjson refuses: so the error can name the line.
+            text = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
+            rows = csv.reader(text, strict=True)
+            try:
+                yield from self._rows(rows)
+            except csv.Error as error:
+                raise DecodeError(f"{self.name}:{rows.line_num}: {error}") from None
+            finally:
+                text.detach()  # the stream is not ours to close
+
+    def _rows(self, rows: Any) -> Iterator[Record]:
+        names = next(rows, None)
+        if names is None:
+            return
+        if len(set(names)) < len(names) or "" in names:
+            raise DecodeError(f"{self.name}:1: the first line must name each column, and no two of them the same")
+        for row in rows:
+            if not row:  # a blank line
+                continue
+            if len(row) != len(names):
+                raise DecodeError(f"{self.name}:{rows.line_num}: {len(row)} cells for {len(names)} columns")
+            event = dict(zip(names, map(infer_cell, row), strict=True))
+            try:
+                yield None if self._key is None else key_of(event, self._key), orjson.dumps(event)
+            except (TypeError, UnicodeEncodeError):
+                raise DecodeError(f"{self.name}:{rows.line_num}: not UTF-8") from None
+
+
+class ParquetFile(EventFile):
+    """Rows of a Parquet file. Times become ISO 8601 in UTC, decimals numbers, bytes text or else base64, NaN null."""
+
+    def __init__(self, path: Path | None, key: str | None) -> None:
+        super().__init__(path, key)
+        if path is None:
+            raise ConfigError("FILE", "Parquet cannot be read from standard input; name the file")
+        self._pyarrow = _pyarrow(self.name)
+        self._n_rows = 0
+        self._n_read = 0
+
+    def share_read(self) -> float | None:
+        """Return how much of the file has been read, from 0 to 1."""
+        return self._n_read / self._n_rows if self._n_rows else None
+
+    def records(self) -> Iterator[Record]:
+        """Yield key and value of each event."""
+        with self._open() as stream, self._arrow_errors():
+            file = self._pyarrow.parquet.ParquetFile(stream)
+            self._n_rows = file.metadata.num_rows
+            for batch in file.iter_batches(_PARQUET_ROWS):
+                # Text cannot hold nanoseconds, nor can Python's times.
+                yield from self._rows(_in_microseconds(self._pyarrow, batch).to_pylist(maps_as_pydicts="strict"))
+
+    def _rows(self, rows: list[dict[str, Any]]) -> Iterator[Record]:
+        for event in rows:
+            self._n_read += 1
+            try:
+                value = orjson.dumps(event, _plain, orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z)
+            except (TypeError, UnicodeEncodeError) as error:
+                raise DecodeError(f"{self.name}: row {self._n_read} cannot be written as JSON: {error}") from None
+            # The key as the JSON says it, so that a time is one text everywhere.
+            yield None if self._key is None else key_of(_keyed(event, self._key, value), self._key), value
+
+    @contextmanager
+    def _arrow_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._pyarrow.ArrowException, KeyError, ValueError) as error:
+            where = f": after row {self._n_read}" if self._n_rows else ""
+            raise DecodeError(f"{self.name}{where}: {str(error).splitlines()[0]}") from None
+
+
+def _pyarrow(name: str) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.parquet
+    except ImportError:
+        raise ConfigError(name, "reading Parquet needs pyarrow: pip install 'modelstream[parquet]'") from None
+    return pyarrow
+
+
+def _in_microseconds(pyarrow: Any, batch: Any) -> Any:
+    for i, field in enumerate(batch.schema):
+        if pyarrow.types.is_timestamp(field.type) and field.type.unit == "ns":
+            column = batch.column(i).cast(pyarrow.timestamp("us", field.type.tz), safe=False)
+            batch = batch.set_column(i, field.with_type(column.type), column)
+    return batch
+
+
+def _keyed(event: dict[str, Any], key: str, value: bytes) -> dict[str, Any]:
+    """Return the event with a key as JSON says it; where the key is text or a number, the row says it already."""
+    if isinstance(event.get(key), str | int | float):
+        return event
+    decoded: dict[str, Any] = orjson.loads(value)
+    return decoded
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,41 @@
+"""What a long command says of itself where nobody draws a bar."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelstream.streams.cli import progress
+from modelstream.streams.cli.progress import rounded_rate, show_progress
+
+
+def test_plain_lines_where_standard_error_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0)
+    with show_progress("produced") as advance:
+        advance(1000, None)
+        advance(2000, 0.5)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("produced 1,000 events, ")
+    assert second.startswith("produced 2,000 events (50%), ")
+    assert second.endswith(" events/s")
+
+
+def test_no_more_than_a_line_now_and_then(capsys):
+    with show_progress("produced") as advance:
+        for n in range(1000):
+            advance(n, None)
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_where_it_is_not_wanted(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0)
+    with show_progress("produced", enabled=False) as advance:
+        advance(1000, None)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("n_events", "seconds", "text"),
+    [(336_776, 3.1234, "108,000"), (10, 2.0, "5"), (0, 1.0, "0"), (5, 0.0, "0"), (123_456_789, 1.0, "123,000,000")],
+)
+def test_rates_have_three_digits(n_events, seconds, text):
+    assert rounded_rate(n_events, seconds) == text

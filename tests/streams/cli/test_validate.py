@@ -1,0 +1,87 @@
+"""``modelstream validate``: the checks of a worker's start, and what it would run."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from modelstream.streams.cli.validate import command
+from modelstream.streams.embedded import free_port
+
+SUMMARY = """\
+pipeline  flights, at least once
+source    flights.events, json, key tail, event_id id, event_time at
+stage     departed: filter present dep_delay
+stage     daytime: filter features:daytime
+stage     features: extract features:departure
+stage     delay: infer arrival_delay, at most 4 rows at once
+stage     more: infer total@1, at most 1024 rows at once
+model     arrival_delay@1 reads x float32[2]; gives value
+model     total@1 reads dep_delay float32, distance int64; gives value
+sink      flights.predictions, dead letters to flights.predictions.dead
+"""
+
+
+def test_a_pipeline_that_would_run(run, project):
+    done = run("validate", project)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == SUMMARY + "broker    not asked; none is named\nok\n"
+
+
+def test_declared_columns_are_named(run, project):
+    columns = "stages[2].extract={columns: {x: {dtype: float32, width: 2}, distance: int64}}"
+    done = run("validate", project, "--set", columns)
+    assert done.returncode == 0
+    assert "stage     features: extract x float32[2], distance int64\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("sorce=1", "sorce: unknown key; did you mean 'source'?"),
+        ("stages[3].infer.models=[arrival_dely]", "did you mean 'arrival_delay'?"),
+        ("stages[2].extract=features:departur", "did you mean 'departure'?"),
+        ("stages[4].infer.models=[total@9]", "stages[4].infer.models[0]: "),
+    ],
+)
+def test_what_is_wrong_is_told_by_its_path(run, project, override, problem):
+    done = run("validate", project, "--set", override)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("modelstream: error: ")
+    assert problem in done.stderr
+
+
+def test_a_broken_model(run, project):
+    model = project.parent / "models" / "arrival_delay" / "1" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-20])
+    done = run("validate", project)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "model arrival_delay@1: " in done.stderr
+
+
+@pytest.mark.kafka
+def test_the_topics_of_a_named_broker_are_checked(run, project, kafka, make_topics):
+    source, sink = make_topics(kafka, "events", "predictions", partitions=2)
+    options = ["--broker", kafka.bootstrap, "--set", f"source.topic={source}", "--set", f"sink.topic={sink}"]
+    done = run("validate", project, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"modelstream: error: sink.dead_letter: no topic '{sink}.dead' on ")
+
+    (dead,) = make_topics(kafka, "dead", partitions=1)
+    done = run("validate", project, *options, "--set", f"sink.dead_letter={dead}")
+    assert done.returncode == 0
+    assert f"broker    {kafka.bootstrap}, has {source} (2 partitions), " in done.stdout
+    assert done.stdout.endswith("\nok\n")
+
+
+def test_offline_asks_no_broker(run, project):
+    nowhere = f"127.0.0.1:{free_port()}"
+    done = run("validate", project, "--offline", MODELSTREAM_BROKER=nowhere)
+    assert done.returncode == 0
+    assert done.stdout.endswith("broker    not asked (--offline)\nok\n")
+
+
+def test_help_has_examples():
+    done = CliRunner().invoke(command, ["--help"])
+    assert done.exit_code == 0
+    assert "Examples:\n    modelstream validate " in done.output
