@@ -7,7 +7,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
@@ -113,10 +113,12 @@ class ParquetFile(EventFile):
             file = self._pyarrow.parquet.ParquetFile(stream)
             self._n_rows = file.metadata.num_rows
             for batch in file.iter_batches(_PARQUET_ROWS):
-                # Text cannot hold nanoseconds, nor can Python's times.
-                yield from self._rows(_in_microseconds(self._pyarrow, batch).to_pylist(maps_as_pydicts="strict"))
+                # A column at a time, which takes a tenth of what `batch.to_pylist` does.
+                columns = [_as_list(self._pyarrow, column) for column in batch.columns]
+                names = batch.schema.names
+                yield from self._rows(dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
-    def _rows(self, rows: list[dict[str, Any]]) -> Iterator[Record]:
+    def _rows(self, rows: Iterable[dict[str, Any]]) -> Iterator[Record]:
         for event in rows:
             self._n_read += 1
             try:
@@ -145,12 +147,13 @@ def _pyarrow(name: str) -> Any:
     return pyarrow
 
 
-def _in_microseconds(pyarrow: Any, batch: Any) -> Any:
-    for i, field in enumerate(batch.schema):
-        if pyarrow.types.is_timestamp(field.type) and field.type.unit == "ns":
-            column = batch.column(i).cast(pyarrow.timestamp("us", field.type.tz), safe=False)
-            batch = batch.set_column(i, field.with_type(column.type), column)
-    return batch
+def _as_list(pyarrow: Any, column: Any) -> list[Any]:
+    if pyarrow.types.is_timestamp(column.type):
+        # Text from Arrow: Python's times are slower by much, and have no nanoseconds. Without a zone it is UTC.
+        unit = "us" if column.type.unit == "ns" else column.type.unit
+        column = pyarrow.compute.strftime(column.cast(pyarrow.timestamp(unit, "UTC"), safe=False), "%Y-%m-%dT%H:%M:%SZ")
+    values: list[Any] = column.to_pylist(maps_as_pydicts="strict")
+    return values
 
 
 def _keyed(event: dict[str, Any], key: str, value: bytes) -> dict[str, Any]:
