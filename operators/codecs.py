@@ -158,7 +158,9 @@ class JsonCodec:
         field = self.event_time
         if field is None or not events:
             # Clipped: a producer may stamp anything, and a prediction has four digits for the year.
-            ms = np.clip(np.asarray(timestamps_ms, np.int64), FIRST_MS, LAST_MS)
+            ms = np.asarray(timestamps_ms, np.int64)
+            if len(ms) and not FIRST_MS <= ms.min() <= ms.max() <= LAST_MS:
+                ms = np.clip(ms, FIRST_MS, LAST_MS)
             return ms.view("datetime64[ms]")
         readable = _with_stand_ins(events, faults)
         try:

@@ -1,10 +1,9 @@
-"""The chain of agents: one Faust agent a stage, with the computing off the event loop and the results in order."""
+"""The chain of agents: one Faust agent a stage, with the work on the data thread and the results in order."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from modelstream.operators.batch import EventBatch, Fault, Lineage
 from modelstream.operators.operator import Operator, run_isolated
 from modelstream.streams.dead_letter import dead_letters
-from modelstream.streams.delivery import Output
+from modelstream.streams.delivery import Delivery, Output
 from modelstream.streams.records import RecordBatch
 from modelstream.streams.transport import batch_topic
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attach_agents"]
 
-# Batches of one stage in flight: one being computed, one waiting, so that a stage never idles between two.
+# Batches of one stage in flight: one being computed, one waiting, so that the data thread never idles between two.
 _IN_FLIGHT_PER_STAGE = 2
 
 
@@ -54,11 +53,9 @@ class StepResult:
 
     #: Rows for the next stage; None where there are none or this was the last one.
     batch: EventBatch | None = None
-    #: What is to be produced, dead letters first.
-    outputs: list[Output] = field(default_factory=list)
-    #: Where the rows came from that need nothing more than what is in `outputs`.
+    #: Where the rows came from whose predictions or dead letters are on their way, or that were filtered.
     settled: list[Lineage] = field(default_factory=list)
-    #: The part of them that a business rule filtered: finished without an output.
+    #: Those of them that a business rule filtered: finished, since there is nothing to confirm.
     filtered: Lineage | None = None
     #: Counts for the worker's statistics; events where this was the first stage.
     n_events: int = 0
@@ -73,18 +70,22 @@ def _is_live(batch: RecordBatch | EventBatch) -> bool:
 
 
 class StageStep:
-    """One stage's work on a batch: the operator, with decoding before the first and encoding after the last."""
+    """One stage's work on a batch: the operator, with decoding before the first, encoding and producing after the last.
 
-    def __init__(self, built: BuiltPipeline, position: int, max_output_bytes: int) -> None:
+    Dead letters are produced by the stage that rejects.
+    """
+
+    def __init__(self, built: BuiltPipeline, position: int, delivery: Delivery, max_output_bytes: int) -> None:
         stage = built.stages[position]
         self._operator: Operator = stage.operator
         self._codec = built.codec if position == 0 else None
         self._encoder = built.encoder if position == len(built.stages) - 1 else None
         self._sink = built.spec.sink
+        self._delivery = delivery
         self._max_output_bytes = max_output_bytes
 
     def __call__(self, batch: RecordBatch | EventBatch) -> StepResult:
-        """Run the stage; called on a thread of the pool."""
+        """Run the stage; called on the data thread."""
         result = StepResult()
         if not _is_live(batch):
             return result
@@ -111,7 +112,7 @@ class StageStep:
 
     def _reject(self, rejected: EventBatch | None, result: StepResult) -> None:
         if rejected is not None:
-            result.outputs.append(dead_letters(self._sink.dead_letter, rejected))
+            self._delivery.produce(dead_letters(self._sink.dead_letter, rejected))
             result.settled.append(rejected.lineage)
             result.n_rejected += len(rejected)
 
@@ -124,7 +125,7 @@ class StageStep:
         if 8 * max(map(len, values)) > self._max_output_bytes:
             events, values = self._without_oversize(events, values, result)
         owed = [(source.ticket, count) for source, count in events.lineage.count_by_source()]
-        result.outputs.append(Output(self._sink.topic, events.keys, values, owed))
+        self._delivery.produce(Output(self._sink.topic, events.keys, values, owed))
         result.settled.append(events.lineage)
         result.n_predictions = len(events)
 
@@ -145,24 +146,22 @@ class StageStep:
 class StageAgent:
     """A stage as the body of a Faust agent.
 
-    Batches are computed on the pool, several at a time, and released in the order they came: per partition, and so
-    per key, the output has the input's order.
+    The data thread has the next batch waiting while the result of the one before is booked here. Results are released
+    in the order they came: per partition, and so per key, the output has the input's order.
     """
 
-    def __init__(self, app: App, step: Callable[[Any], StepResult], pool: Executor, link: LinkChannel | None) -> None:
+    def __init__(self, app: App, step: Callable[[Any], StepResult], link: LinkChannel | None) -> None:
         self._app = app
         self._step = step
-        self._pool = pool
         self._link = link
 
     async def __call__(self, stream: AsyncIterator[Any]) -> None:
         """Process the stream until it ends; a failure that is not one row's ends the worker."""
         computing: asyncio.Queue[Awaitable[StepResult]] = asyncio.Queue(_IN_FLIGHT_PER_STAGE)
         releaser = asyncio.create_task(self._release_in_order(computing))
-        loop = asyncio.get_running_loop()
         try:
             async for batch in stream:
-                await computing.put(loop.run_in_executor(self._pool, self._step, batch))
+                await computing.put(asyncio.ensure_future(self._app.on_data_thread(self._step, batch)))
         finally:
             releaser.cancel()
 
@@ -177,8 +176,6 @@ class StageAgent:
         app = self._app
         app.counters.events += result.n_events
         app.counters.predictions += result.n_predictions
-        for output in result.outputs:
-            await app.delivery.submit(output)
         if result.filtered is not None:
             app.counters.filtered += len(result.filtered)
             for source, n_rows in result.filtered.count_by_source():
@@ -192,14 +189,14 @@ class StageAgent:
             await self._link.put(result.batch)
 
 
-def attach_agents(app: App, built: BuiltPipeline, pool: Executor) -> None:
+def attach_agents(app: App, built: BuiltPipeline) -> None:
     """Add one agent a stage to the app, the first reading the source topic, each next one its link."""
     inbox: Any = batch_topic(app, built.spec.source.topic)
     last = len(built.stages) - 1
     for position, stage in enumerate(built.stages):
         link = None if position == last else LinkChannel(app, maxsize=_IN_FLIGHT_PER_STAGE)
-        step = StageStep(built, position, app.limits.max_output_bytes)
-        agent = StageAgent(app, step, pool, link)
+        step = StageStep(built, position, app.delivery, app.limits.max_output_bytes)
+        agent = StageAgent(app, step, link)
         app.agent(inbox, name=f"{built.spec.pipeline}.{stage.step_id}")(_as_function(agent))
         inbox = link
 

@@ -1,4 +1,4 @@
-"""Producing: one thread that owns the librdkafka producer, and tells which rows the broker has confirmed.
+"""The data plane's way out: a librdkafka producer, and which rows the broker has confirmed.
 
 No callback per message: only failures are reported, and a flush that comes back empty says that everything before it
 is on Kafka. So rows are confirmed once per commit, for about 0.5 µs of CPU a row instead of 1.1.
@@ -6,14 +6,10 @@ is on Kafka. So rows are confirmed once per commit, for about 0.5 µs of CPU a r
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -21,15 +17,13 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.ledger import Ticket
 
-__all__ = ["Delivery", "Output"]
+__all__ = ["Delivery", "Headers", "Output"]
 
 logger = logging.getLogger(__name__)
 
-# Outputs waiting for the thread: two keep it busy, more would only be memory.
-_INBOX_OUTPUTS = 4
-
-# How often an idle thread looks for failed deliveries.
-_IDLE_POLL_S = 0.1
+# How long to wait for room in librdkafka's queue before trying again: with reports of failures only, nothing tells
+# when there is room. Some 1,000 records leave the queue in that time.
+_FULL_POLL_S = 0.005
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -58,40 +52,44 @@ class Output:
 
 
 class Delivery:
-    """Produces outputs in the order they are submitted.
+    """Produces outputs. Used on the data thread only, `stop` excepted.
 
     Parameters
     ----------
     config : mapping
         librdkafka producer settings.
-    bootstrap : str
-        The broker's address, for messages.
     """
 
-    def __init__(self, config: Mapping[str, Any], bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._bootstrap = str(config["bootstrap.servers"])
         self._producer = Producer(
             {**config, "delivery.report.only.error": True, "on_delivery": self._on_failed_delivery}, logger=logger
         )
-        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._slots = asyncio.Semaphore(_INBOX_OUTPUTS)
         self._unconfirmed: list[tuple[Ticket, int]] = []
         self._failure: BrokerUnavailable | None = None
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="modelstream-delivery", daemon=True)
+        self._stopping = threading.Event()
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+    def produce(self, output: Output) -> None:
+        """Hand an output to librdkafka; waits while its queue is full.
 
-    async def submit(self, output: Output) -> None:
-        """Hand over an output; waits while the thread is behind."""
-        await self._slots.acquire()
-        loop = asyncio.get_running_loop()
-        self._inbox.put(partial(self._produce, output, partial(loop.call_soon_threadsafe, self._slots.release)))
+        Raises
+        ------
+        BrokerUnavailable
+            If the broker refused a record for good.
+        """
+        # A batch whose partition was given up meanwhile is another worker's business.
+        if not any(ticket.live for ticket, _ in output.owed):
+            return
+        try:
+            self._produce_records(output)
+        except KafkaException as error:
+            self._fail(error.args[0], output.topic)
+        self._unconfirmed += output.owed
+        if self._failure is not None:
+            raise self._failure
 
-    async def confirm(self, timeout_s: float) -> list[tuple[Ticket, int]]:
-        """Flush what was submitted so far, and return the rows that are on Kafka since the last time.
+    def confirm(self, timeout_s: float) -> list[tuple[Ticket, int]]:
+        """Flush, and return the rows that have come to be on Kafka since the last time.
 
         Where the broker does not confirm everything in time the list is empty, and nothing is forgotten.
 
@@ -100,77 +98,45 @@ class Delivery:
         BrokerUnavailable
             If the broker refused a record for good: its rows must not be committed.
         """
-        confirmed: Future[list[tuple[Ticket, int]]] = Future()
-        self._inbox.put(partial(self._flush, timeout_s, confirmed))
-        return await asyncio.wrap_future(confirmed)
+        remaining = self._producer.flush(timeout_s)
+        if self._failure is not None:
+            raise self._failure
+        if remaining:
+            logger.warning("the broker has not confirmed %d records within %.1f s", remaining, timeout_s)
+            return []
+        rows, self._unconfirmed = self._unconfirmed, []
+        return rows
 
-    async def close(self, timeout_s: float) -> None:
-        """End the thread; what the broker does not take in time is not confirmed."""
-        self._closing = True
-        self._inbox.put(None)
-        await asyncio.to_thread(self._thread.join, timeout_s)
-
-    def _run(self) -> None:
-        while True:
-            try:
-                job = self._inbox.get(timeout=_IDLE_POLL_S)
-            except queue.Empty:
-                self._producer.poll(0)
-                continue
-            if job is None:
-                return
-            job()
-
-    def _produce(self, output: Output, done: Callable[[], object]) -> None:
-        try:
-            # A batch whose partition was given up meanwhile is another worker's business.
-            if self._failure is None and any(ticket.live for ticket, _ in output.owed):
-                self._produce_records(output)
-                self._unconfirmed += output.owed
-        except KafkaException as error:
-            self._fail(error.args[0])
-        finally:
-            done()
+    def stop(self) -> None:
+        """Wait for room no longer. Called from any thread."""
+        self._stopping.set()
 
     def _produce_records(self, output: Output) -> None:
         produce, topic = self._producer.produce, output.topic
-        if output.headers is not None:
+        if output.headers is None:
+            for key, value in zip(output.keys, output.values, strict=True):
+                try:
+                    produce(topic, value, key)
+                except BufferError:
+                    self._produce_when_room(topic, value, key)
+        else:
             for key, value, headers in zip(output.keys, output.values, output.headers, strict=True):
-                self._retry_full(partial(produce, topic, value, key, headers=headers))
-            return
-        for key, value in zip(output.keys, output.values, strict=True):
-            try:
-                produce(topic, value, key)
-            except BufferError:
-                self._retry_full(partial(produce, topic, value, key))
-        self._producer.poll(0)
+                self._produce_when_room(topic, value, key, headers=headers)
 
-    def _retry_full(self, produce: Callable[[], None]) -> None:
-        # librdkafka's queue is the bound on what is under way; a record waits here until there is room. It ends by
-        # itself: an unreachable broker lets records fail after message.timeout.ms.
-        while not self._closing:
+    def _produce_when_room(self, *record: Any, **options: Any) -> None:
+        # librdkafka's queue is the bound on what is under way. An unreachable broker lets the records in it fail after
+        # message.timeout.ms, so this ends by itself.
+        while not self._stopping.is_set():
             try:
-                produce()
+                self._producer.produce(*record, **options)
                 return
             except BufferError:
-                self._producer.poll(_IDLE_POLL_S)
-
-    def _flush(self, timeout_s: float, confirmed: Future[list[tuple[Ticket, int]]]) -> None:
-        remaining = self._producer.flush(timeout_s)
-        if self._failure is not None:
-            confirmed.set_exception(self._failure)
-        elif remaining:
-            logger.warning("the broker has not confirmed %d records within %.1f s", remaining, timeout_s)
-            confirmed.set_result([])
-        else:
-            rows, self._unconfirmed = self._unconfirmed, []
-            confirmed.set_result(rows)
+                self._producer.poll(_FULL_POLL_S)
 
     def _on_failed_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._fail(error, message.topic())
 
-    def _fail(self, error: KafkaError, topic: str | None = None) -> None:
+    def _fail(self, error: KafkaError, topic: str | None) -> None:
         if self._failure is None:
-            where = f" to {topic}" if topic else ""
-            self._failure = BrokerUnavailable(self._bootstrap, f"cannot produce{where}: {error.str()}")
+            self._failure = BrokerUnavailable(self._bootstrap, f"cannot produce to {topic}: {error.str()}")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import compress
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 import numpy as np
+from confluent_kafka import Message
+from faust.types import TP
 from numpy.typing import NDArray
 
 from modelstream.streams.ledger import Ticket
-
-if TYPE_CHECKING:
-    from confluent_kafka import Message
-    from faust.types import TP
 
 __all__ = ["RecordBatch", "SourceRecord", "split_by_partition"]
 
@@ -64,17 +62,17 @@ class RecordBatch:
     @property
     def values(self) -> list[bytes | None]:
         """Values of the records."""
-        return [message.value() for message in self._messages]
+        return list(map(Message.value, self._messages))
 
     @property
     def keys(self) -> list[bytes | None]:
         """Keys of the records."""
-        return [message.key() for message in self._messages]
+        return list(map(Message.key, self._messages))
 
     @property
     def timestamps_ms(self) -> NDArray[np.int64]:
         """Timestamps of the records, in milliseconds since 1970, as their producers or the broker set them."""
-        return np.array([message.timestamp()[1] for message in self._messages], np.int64)
+        return np.fromiter((ms for _, ms in map(Message.timestamp, self._messages)), np.int64, self.n_rows)
 
     def default_ids(self) -> list[str]:
         """Return ids for events that carry none: where the record stands in Kafka."""
@@ -99,10 +97,25 @@ class RecordBatch:
         self._messages = []
 
 
-def split_by_partition(messages: list[Message]) -> dict[tuple[str, int], list[Message]]:
-    """Return the records of a fetch by topic and partition, each in the order of its offsets."""
-    places = list(zip((m.topic() for m in messages), (m.partition() for m in messages), strict=True))
-    distinct = dict.fromkeys(places)
-    if len(distinct) == 1:
-        return {places[0]: messages}
-    return {place: list(compress(messages, (here == place for here in places))) for place in distinct}
+def split_by_partition(messages: list[Message], topics: Collection[str]) -> dict[TP, list[Message]]:
+    """Return the records of a fetch by topic and partition, each in the order of its offsets.
+
+    Parameters
+    ----------
+    messages : list of Message
+        Not empty. librdkafka gives them in runs, as each partition's fetch came in.
+    topics : collection of str
+        The topics that they may be of. Where that is one, nobody asks each message for it.
+    """
+    if len(topics) > 1:
+        by_topic: dict[str, list[Message]] = {}
+        for message in messages:
+            by_topic.setdefault(message.topic(), []).append(message)
+        return {tp: run for topic, part in by_topic.items() for tp, run in split_by_partition(part, (topic,)).items()}
+    [topic] = topics
+    partitions = np.fromiter(map(Message.partition, messages), np.int32, len(messages))
+    starts = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), len(messages)]
+    split: dict[TP, list[Message]] = {}
+    for start, end in pairwise(starts):
+        split.setdefault(TP(topic, int(partitions[start])), []).extend(messages[start:end])
+    return split

@@ -289,11 +289,11 @@ class EngineLimits:
 
     #: Records of one fetch, so rows of one batch. Larger batches decode slower (1.0 µs an event at 1,024, 1.5 at
     #: 8,192) as they outgrow the cache, and cost latency; smaller ones pay more for each hop between threads.
-    fetch_max_records: int = 2048
+    fetch_max_records: int = 8192
     #: Milliseconds a broker waits for data before it answers an empty fetch.
     fetch_wait_max_ms: int = 100
-    #: Batches between the fetch and the producer, over all partitions; enough to keep decode, model and producer busy.
-    max_batches_in_flight: int = 16
+    #: Batches between the fetch and the producer, over all partitions; enough that the data thread never idles.
+    max_batches_in_flight: int = 4
     #: Bytes of raw records between the fetch and the producer; decoded events take about 10 times as much memory.
     max_bytes_in_flight: int = 32 * 1024 * 1024
     #: Records that the producer holds until the broker has them: about a second's worth, some 100 MB at the most.

@@ -13,6 +13,7 @@ changelogs of the app take Faust's stock path. The assignment runs through four 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from time import monotonic
@@ -32,6 +33,13 @@ from modelstream.streams.records import RecordBatch
 __all__ = ["BatchConsumer", "BatchStream", "RecordBatchSchema", "Transport", "batch_topic"]
 
 logger = logging.getLogger(__name__)
+
+# How long a fetch waits for records when nothing else is to do on the data thread, and so how long a commit or a new
+# assignment may wait for the fetch.
+_IDLE_FETCH_S = 0.05
+
+# After an empty fetch, how long until the next while batches are under way: the latency of an event that comes then.
+_EMPTY_FETCH_S = 0.002
 
 # While draining, how long to wait before looking again whether the last batches are through.
 _DRAIN_POLL_S = 0.02
@@ -116,11 +124,13 @@ class BatchConsumer(driver.Consumer):
         self.limits = self.app.limits
         self._epoch = 0
         self._pump: Pump | None = None
+        self._in_flight = _Window(self.limits.max_batches_in_flight, self.limits.max_bytes_in_flight)
         self._start_offsets: Mapping[TP, int | None] = {}
         self._assignment_is_new = False
         #: Whether the group has told this worker what to read, be it nothing.
         self.has_assignment = False
-        self._arrived: asyncio.Queue[RecordBatch] = asyncio.Queue()
+        # Set while there is something to read: between an assignment and the next revocation.
+        self._reading = asyncio.Event()
 
     # -- what agents use
 
@@ -136,8 +146,7 @@ class BatchConsumer(driver.Consumer):
         batch.unsent -= n_rows
         if batch.unsent == 0:
             batch.let_go()
-            if self._pump is not None:
-                self._pump.release(batch)
+            self._in_flight.leave(batch)
 
     def finish(self, ticket: Ticket, n_rows: int) -> None:
         """Note that rows are finished: their prediction or dead letter is on Kafka, or none is due."""
@@ -151,47 +160,34 @@ class BatchConsumer(driver.Consumer):
     def _batch_tps(self, tps: Iterable[TP]) -> set[TP]:
         return {tp for tp in tps if self._is_batch(tp)}
 
-    def _running_pump(self) -> Pump:
-        if self._pump is None:
-            self._pump = Pump(
-                self.app.data_plane_config(),
-                max_records=self.limits.fetch_max_records,
-                window_batches=self.limits.max_batches_in_flight,
-                window_bytes=self.limits.max_bytes_in_flight,
-                deliver=self._on_fetched,
-                fail=lambda error: self.loop.call_soon_threadsafe(self._on_pump_failed, error),
-            )
-            self._pump.start()
-        return self._pump
-
-    def _on_fetched(self, batches: list[RecordBatch]) -> None:
-        # On the pump's thread. The queue needs no bound of its own: the pump's window is one.
-        self.loop.call_soon_threadsafe(self._put_arrived, batches)
-
-    def _put_arrived(self, batches: list[RecordBatch]) -> None:
-        for batch in batches:
-            self._arrived.put_nowait(batch)
-
-    def _on_pump_failed(self, error: BaseException) -> None:
-        self.add_future(self.app.crash(error))
-
     @Service.task
-    async def _deliver_batches(self) -> None:
+    async def _fetch_batches(self) -> None:
         while not self.should_stop:
-            batch = await self._arrived.get()
-            if batch.epoch == self._epoch and self.flow_active:
-                await self.callback(_BatchMessage.around(batch, self.app.consumer_generation_id))
+            await self._reading.wait()
+            assert self._pump is not None
+            # The data thread is not kept waiting for records while it has batches to work on.
+            timeout_s = 0 if len(self._in_flight) else _IDLE_FETCH_S
+            batches = await self.app.on_data_thread(self._pump.fetch, timeout_s)
+            for batch in batches:
+                if batch.epoch == self._epoch and self.flow_active:
+                    self._in_flight.enter(batch)
+                    await self.callback(_BatchMessage.around(batch, self.app.consumer_generation_id))
+            await self._in_flight.wait_for_room(nothing_new=not batches)
 
     async def _read_from_committed(self) -> None:
         tps = self._batch_tps(self.assignment())
         self._epoch += 1
+        self._in_flight.clear()
         committed = {tp: _offset_or_none(self._start_offsets.get(tp)) for tp in tps}
         self.ledger.assign(committed)
         self.has_assignment = True
-        if tps or self._pump is not None:
+        if tps:
+            if self._pump is None:
+                self._pump = Pump(self.app.data_plane_config(), self.limits.fetch_max_records)
             reset = OFFSET_END if self.app.conf.consumer_auto_offset_reset == "latest" else OFFSET_BEGINNING
             start = {tp: reset if offset is None else offset for tp, offset in committed.items()}
-            await asyncio.wrap_future(self._running_pump().assign(start, self._epoch))
+            await self.app.on_data_thread(self._pump.assign, start, self._epoch)
+            self._reading.set()
         logger.info("reading %s", ", ".join(_say(tp, offset) for tp, offset in sorted(committed.items())) or "nothing")
 
     # -- Faust's hooks, in the order of an assignment's life
@@ -234,14 +230,13 @@ class BatchConsumer(driver.Consumer):
     def stop_flow(self) -> None:
         """Read nothing more and take nothing more up; what is under way goes on."""
         super().stop_flow()
-        if self._pump is not None:
-            self._pump.stop_polling()
+        self._reading.clear()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Drain and commit while the partitions are still ours, then let go of them."""
         await super().on_partitions_revoked(revoked)
         if self._pump is not None:
-            await asyncio.wrap_future(self._pump.unassign())
+            await self.app.on_data_thread(self._pump.unassign)
         self.ledger.drop(self._batch_tps(revoked))
 
     async def wait_empty(self) -> None:
@@ -263,8 +258,7 @@ class BatchConsumer(driver.Consumer):
         """End the data plane."""
         await super().on_stop()
         if self._pump is not None:
-            self._pump.close()
-            await asyncio.to_thread(self._pump.join, self.limits.drain_timeout_s)
+            await self.app.on_data_thread(self._pump.close)
 
     # -- committing
 
@@ -296,6 +290,46 @@ class BatchConsumer(driver.Consumer):
         """Leave batch partitions out of Faust's check, which looks at aiokafka's fetches."""
         if not self._is_batch(tp):
             super().verify_event_path(now, tp)
+
+
+class _Window:
+    """The batches between the fetch and the producer: how many there may be, and when there is room again."""
+
+    def __init__(self, max_batches: int, max_bytes: int) -> None:
+        self._max_batches = max_batches
+        self._max_bytes = max_bytes
+        self._batches: set[RecordBatch] = set()
+        self._n_bytes = 0
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def enter(self, batch: RecordBatch) -> None:
+        self._batches.add(batch)
+        self._n_bytes += batch.n_bytes
+
+    def leave(self, batch: RecordBatch) -> None:
+        # One of an assignment before is not there any more.
+        if batch in self._batches:
+            self._batches.remove(batch)
+            self._n_bytes -= batch.n_bytes
+            self._changed.set()
+
+    def clear(self) -> None:
+        self._batches.clear()
+        self._n_bytes = 0
+        self._changed.set()
+
+    async def wait_for_room(self, *, nothing_new: bool) -> None:
+        """Wait until another fetch makes sense: there is room, and after an empty one a moment has passed."""
+        if nothing_new and self._batches:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _EMPTY_FETCH_S)
+        while len(self._batches) >= self._max_batches or self._n_bytes >= self._max_bytes:
+            self._changed.clear()
+            await self._changed.wait()
 
 
 def _say(tp: TP, offset: int | None) -> str:

@@ -14,7 +14,7 @@ from types import FrameType
 import faust
 
 from modelstream.models.errors import ModelStreamError
-from modelstream.streams.app import App
+from modelstream.streams.app import DATA_THREAD, App
 
 __all__ = ["exit_process", "log_to_stderr", "run_worker", "stop_quietly"]
 
@@ -97,7 +97,7 @@ def exit_process(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     for thread in threading.enumerate():
-        if thread.name.startswith("modelstream-compute"):
+        if thread.name.startswith(DATA_THREAD):
             thread.join(_THREADS_GRACE_S)
             if thread.is_alive():
                 os._exit(code)
