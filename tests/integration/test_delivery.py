@@ -8,9 +8,15 @@ import pytest
 from support.kafka_tools import committed_offsets, end_offsets
 from support.streams import KnownStream, wait_for
 
+from modelstream.streams.worker_process import WorkerProcess
+
 pytestmark = pytest.mark.kafka
 
 N_EVENTS = 150_000
+
+
+def _shares(*workers: WorkerProcess) -> list[int]:
+    return [len(worker.stats().get("partitions", ())) for worker in workers]
 
 
 def test_every_event_has_its_prediction_and_the_group_stands_at_the_end(
@@ -78,12 +84,9 @@ def test_two_workers_share_the_partitions_and_hand_over_without_loss(make_stream
     stream = make_stream(partitions=4)
     stream.send(range(N_EVENTS))
     with stream.worker() as first, stream.worker() as second:
-        wait_for(lambda: first.stats().get("predictions", 0) > 1_000, "some predictions", first)
-        wait_for(
-            lambda: [len(w.stats().get("partitions", ())) for w in (first, second)] == [2, 2], "a fair share", first
-        )
+        wait_for(lambda: _shares(first, second) == [2, 2], "a fair share", first, second)
         first.stop()  # its partitions go to the second
-        wait_for(lambda: len(second.stats().get("partitions", ())) == 4, "the hand-over", second)
+        wait_for(lambda: _shares(second) == [4], "the hand-over", second)
         stream.send(range(N_EVENTS, N_EVENTS + 1_000))
         stream.wait_until_committed(second)
         second.stop()
@@ -96,7 +99,7 @@ def test_a_second_worker_joins_in_the_middle_of_the_load(make_stream: Callable[.
     with stream.worker() as first:
         wait_for(lambda: first.stats().get("predictions", 0) > 1_000, "some predictions", first)
         with stream.worker() as second:
-            wait_for(lambda: len(second.stats().get("partitions", ())) == 2, "a share for the second", first, second)
+            wait_for(lambda: _shares(first, second) == [2, 2], "a share for the second", first, second)
             stream.wait_until_committed(first, second)
             assert first.stats()["events"] + second.stats()["events"] == N_EVENTS
             second.stop()
