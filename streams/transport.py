@@ -61,8 +61,7 @@ def batch_topic(app: Any, name: str) -> Topic:
     """Return a topic of the app whose events are `RecordBatch` values.
 
     Agents on it take stock messages' place: ``async for batch in stream`` yields a batch of one partition, opened in
-    the ledger, and the agent says what became of its rows with ``app.consumer.finish``. Nothing is committed for rows
-    of which it did not.
+    the ledger, and the agent says that it is finished with ``app.consumer.done(batch)``. Nothing is committed before.
     """
     app.batch_topic_names.add(name)
     return app.topic(name, schema=RecordBatchSchema(), internal=True)
@@ -151,6 +150,12 @@ class BatchConsumer(driver.Consumer):
     def finish(self, ticket: Ticket, n_rows: int) -> None:
         """Note that rows are finished: their prediction or dead letter is on Kafka, or none is due."""
         self.ledger.finish(ticket, n_rows)
+
+    def done(self, batch: RecordBatch) -> None:
+        """Note that a batch is finished as a whole, for an agent of one's own."""
+        assert batch.ticket is not None
+        self.finish(batch.ticket, len(batch))
+        self.sent(batch, len(batch))
 
     # -- the data plane
 
