@@ -77,6 +77,7 @@ class App(faust.App):
         self.limits = limits or EngineLimits()
         self.counters = Counters()
         self._data_thread = ThreadPoolExecutor(1, thread_name_prefix=DATA_THREAD)
+        self._confirming: asyncio.Future[None] | None = None
         #: Whether somebody named the web server's port; else it takes the first free one.
         self.web_port_is_chosen = False
         #: Names of the topics that are read in batches.
@@ -142,7 +143,26 @@ class App(faust.App):
         return await asyncio.get_running_loop().run_in_executor(self._data_thread, partial(function, *args, **kwargs))
 
     async def confirm_outputs(self, finish: Callable[[Ticket, int], None]) -> None:
-        """Book all rows whose outputs the broker has."""
+        """Book all rows whose outputs the broker has.
+
+        A data thread that hangs in a model is waited for once; until it comes back, nothing more is confirmed.
+
+        Raises
+        ------
+        BrokerUnavailable
+            If the broker refused an output for good.
+        """
+        patience_s = 0.0
+        if self._confirming is None:
+            self._confirming = asyncio.ensure_future(self._confirm(finish))
+            patience_s = self.limits.drain_timeout_s
+        await asyncio.wait({self._confirming}, timeout=patience_s)
+        if self._confirming.done():
+            confirmed, self._confirming = self._confirming, None
+            confirmed.result()
+
+    async def _confirm(self, finish: Callable[[Ticket, int], None]) -> None:
+        # A task of its own: who waits for it may give up, and the rows must be booked all the same.
         for ticket, n_rows in await self.on_data_thread(self.delivery.confirm, self.limits.confirm_timeout_s):
             finish(ticket, n_rows)
 

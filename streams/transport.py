@@ -26,6 +26,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode import Service
 
+from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.ledger import Ledger, Ticket
 from modelstream.streams.pump import Pump
 from modelstream.streams.records import RecordBatch
@@ -40,6 +41,9 @@ _IDLE_FETCH_S = 0.05
 
 # After an empty fetch, how long until the next while batches are under way: the latency of an event that comes then.
 _EMPTY_FETCH_S = 0.002
+
+# How long the fetching consumer may take to close.
+_CLOSE_TIMEOUT_S = 1.0
 
 # While draining, how long to wait before looking again whether the last batches are through.
 _DRAIN_POLL_S = 0.02
@@ -247,14 +251,19 @@ class BatchConsumer(driver.Consumer):
     async def wait_empty(self) -> None:
         """Finish and commit the batches under way, within the drain timeout; then the stock messages."""
         deadline = monotonic() + self.limits.drain_timeout_s
-        while not self._is_drained():
-            if monotonic() >= deadline:
-                n_batches = self.ledger.abandon()
-                logger.warning("gave up %d batches that were not through in time; they will be read again", n_batches)
+        while True:
+            try:
+                async with asyncio.timeout(deadline - monotonic()):
+                    await self.commit(start_new_transaction=False)
+                    if self._is_drained():
+                        break
+                    await asyncio.sleep(_DRAIN_POLL_S)
+            except (TimeoutError, BrokerUnavailable) as error:
+                why = str(error) or f"they took more than {self.limits.drain_timeout_s:.0f} s"
+                logger.warning("gave up %d batches, to be read again: %s", self.ledger.abandon(), why)
                 break
-            await self.commit(start_new_transaction=False)
-            await asyncio.sleep(_DRAIN_POLL_S)
-        await super().wait_empty()
+        if self.unacked:
+            await super().wait_empty()
 
     def _is_drained(self) -> bool:
         return self.ledger.is_idle and not any(self.ledger.committable(tp) for tp in self.ledger.partitions)
@@ -263,7 +272,9 @@ class BatchConsumer(driver.Consumer):
         """End the data plane."""
         await super().on_stop()
         if self._pump is not None:
-            await self.app.on_data_thread(self._pump.close)
+            # Not waited for long: a model may hang on the data thread, and the end of the process closes it as well.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.app.on_data_thread(self._pump.close), _CLOSE_TIMEOUT_S)
 
     # -- committing
 

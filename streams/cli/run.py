@@ -78,6 +78,10 @@ def command(
     except ModelStreamError as error:
         click.echo(f"modelstream: error: {error}", err=True)
         code = 1
-    logger.info("%s", app.counters)
+    counters = app.counters
+    logger.info(
+        "%s has ended: %d events, %d filtered, %d predictions, %d dead letters", spec.pipeline, counters.events,
+        counters.filtered, counters.predictions, counters.dead_letters,
+    )  # fmt: skip
     exit_process(code)
     sys.exit(code)
