@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import click
 import faust
 from faust.transport.drivers import TRANSPORTS
 from mode.utils.objects import cached_property
 
-from modelstream.models.errors import ConfigError
+from modelstream.models.errors import ConfigError, ModelStreamError
 from modelstream.streams.agents import attach_agents
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.delivery import Delivery
@@ -222,6 +223,10 @@ def app_from_environment() -> App:
 def __getattr__(name: str) -> Any:
     # Faust's command line looks for an attribute of this name; making the app needs the environment.
     if name == "app":
-        globals()["app"] = found = app_from_environment()
+        try:
+            globals()["app"] = found = app_from_environment()
+        except ModelStreamError as error:
+            # That command line is click's, which shows errors of its own without a traceback.
+            raise click.UsageError(str(error)) from error
         return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
