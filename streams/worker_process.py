@@ -49,10 +49,12 @@ class WorkerProcess:
         self._arguments = list(arguments)
         self._port = free_port()
 
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "modelstream", "run", *self._arguments, "--web-port", str(self._port)]
+
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile("w+")
-        command = [sys.executable, "-m", "modelstream", "run", *self._arguments, "--web-port", str(self._port)]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+        self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
         return self
 
     def __exit__(
