@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from modelstream.streams.app import App
     from modelstream.streams.build import BuiltPipeline
 
-__all__ = ["attach_agents"]
+__all__ = ["LinkChannel", "StageAgent", "StageStep", "StepResult", "attach_agents"]
 
 # Batches of one stage in flight: one being computed, one waiting, so that the data thread never idles between two.
 _IN_FLIGHT_PER_STAGE = 2
