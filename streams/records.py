@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 from confluent_kafka import Message
@@ -72,7 +73,7 @@ class RecordBatch:
     @property
     def timestamps_ms(self) -> NDArray[np.int64]:
         """Timestamps of the records, in milliseconds since 1970, as their producers or the broker set them."""
-        return np.fromiter((ms for _, ms in map(Message.timestamp, self._messages)), np.int64, self.n_rows)
+        return np.fromiter(map(itemgetter(1), map(Message.timestamp, self._messages)), np.int64, self.n_rows)
 
     def default_ids(self) -> list[str]:
         """Return ids for events that carry none: where the record stands in Kafka."""
