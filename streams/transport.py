@@ -68,7 +68,7 @@ def batch_topic(app: Any, name: str) -> Topic:
     the ledger, and the agent says that it is finished with ``app.consumer.done(batch)``. Nothing is committed before.
     """
     app.batch_topic_names.add(name)
-    return app.topic(name, schema=RecordBatchSchema(), internal=True)
+    return app.topic(name, schema=RecordBatchSchema())
 
 
 class _BatchMessage(ConsumerMessage):

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import orjson
 import pytest
-from support.kafka_tools import Outgoing, committed_offsets, delete_topics, end_offsets, produce_all
+from support.kafka_tools import Outgoing, committed_offsets, delete_topics, end_offsets, partitions_of, produce_all
 from support.streams import KnownStream, wait_for
 
 from modelstream.streams.worker_process import WorkerProcess
@@ -132,6 +133,18 @@ def test_without_a_pipeline_there_is_a_message(environ: dict[str, str], named: s
     assert (done.returncode, done.stdout) == (2, "")
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.kafka
+def test_a_missing_source_topic_is_told_and_not_created(kafka: Any, tmp_path: Path) -> None:
+    name = f"missing-{uuid4().hex[:8]}"
+    stream = KnownStream(kafka.bootstrap, tmp_path, name, f"{name}-out", f"{name}-dead", group=name)
+    settings = f"MODELSTREAM_PIPELINE={stream.file}", f"MODELSTREAM_BROKER={stream.bootstrap}"
+    with FaustWorker(ENGINE, *settings) as worker:
+        wait_for(lambda: f"{name} not found" in worker.log_tail(), "the worker to say so", worker)
+        worker.stop()
+    # Faust creates the topics of its own tables and replies; with 8 partitions, whatever the pipeline needs.
+    assert not partitions_of(kafka.bootstrap, name)
 
 
 @pytest.mark.kafka
