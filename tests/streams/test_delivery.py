@@ -1,0 +1,89 @@
+"""Producing and confirming, on Apache Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.kafka_tools import read_all
+
+from modelstream.models.errors import BrokerUnavailable
+from modelstream.streams.delivery import Delivery, Output
+from modelstream.streams.ledger import Ledger, Ticket
+
+pytestmark = pytest.mark.kafka
+
+
+def delivery_to(bootstrap: str, **config: Any) -> Delivery:
+    settings = {"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5}
+    return Delivery({**settings, **{key.replace("_", "."): value for key, value in config.items()}})
+
+
+def open_tickets(*sizes: int) -> list[Ticket]:
+    ledger: Ledger[str] = Ledger()
+    ledger.assign({"p": 0})
+    return [ledger.open("p", 10 * (i + 1), size) for i, size in enumerate(sizes)]
+
+
+def output(topic: str, values: list[bytes], ticket: Ticket, **options: Any) -> Output:
+    return Output(topic, [b"k"] * len(values), values, [(ticket, len(values))], **options)
+
+
+def test_rows_are_confirmed_once_and_only_after_they_are_on_kafka(
+    kafka: Any, make_topics: Callable[..., list[str]]
+) -> None:
+    [topic] = make_topics(kafka, "out")
+    delivery = delivery_to(kafka.bootstrap)
+    first, second = open_tickets(2, 1)
+    delivery.produce(output(topic, [b"1", b"2"], first))
+    delivery.produce(output(topic, [b"3"], second, headers=[[("reason", b"none")]]))
+    assert delivery.confirm(10) == [(first, 2), (second, 1)]
+    records = read_all(kafka.bootstrap, topic)
+    assert [record.value for record in records] == [b"1", b"2", b"3"]
+    assert records[2].headers == (("reason", b"none"),)
+    assert delivery.confirm(10) == []
+
+
+def test_rows_of_a_partition_that_was_given_up_are_not_produced(
+    kafka: Any, make_topics: Callable[..., list[str]]
+) -> None:
+    [topic] = make_topics(kafka, "out")
+    delivery = delivery_to(kafka.bootstrap)
+    ledger: Ledger[str] = Ledger()
+    ledger.assign({"p": 0})
+    ticket = ledger.open("p", 1, 1)
+    ledger.abandon()
+    delivery.produce(output(topic, [b"late"], ticket))
+    assert delivery.confirm(10) == []
+    assert read_all(kafka.bootstrap, topic) == []
+
+
+def test_nothing_is_confirmed_while_the_broker_does_not_answer() -> None:
+    [ticket] = open_tickets(1)
+    delivery = delivery_to("127.0.0.1:1", message_timeout_ms=60_000)
+    delivery.produce(output("out", [b"1"], ticket))
+    assert delivery.confirm(0.1) == []
+    assert delivery.confirm(0.1) == []
+
+
+def test_a_full_queue_is_waited_for(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
+    [topic] = make_topics(kafka, "out")
+    delivery = delivery_to(kafka.bootstrap, queue_buffering_max_messages=10)
+    [ticket] = open_tickets(500)
+    delivery.produce(output(topic, [b"%d" % i for i in range(500)], ticket))
+    assert delivery.confirm(10) == [(ticket, 500)]
+    assert [record.value for record in read_all(kafka.bootstrap, topic)] == [b"%d" % i for i in range(500)]
+
+
+def test_a_refused_record_is_an_error_and_confirms_nothing(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
+    [narrow] = make_topics(kafka, "narrow", max_message_bytes="100")
+    delivery = delivery_to(kafka.bootstrap)
+    good, bad = open_tickets(1, 1)
+    delivery.produce(output(narrow, [b"small"], good))
+    delivery.produce(output(narrow, [b"x" * 1000], bad))
+    for _ in range(2):  # and it stays so
+        with pytest.raises(BrokerUnavailable, match=f"cannot produce to {narrow}: .*too large"):
+            delivery.confirm(10)
+    with pytest.raises(BrokerUnavailable):
+        delivery.produce(output(narrow, [b"small"], good))

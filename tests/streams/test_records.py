@@ -1,0 +1,45 @@
+"""Fetched records by partition: every record once, in the order of its partition."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from confluent_kafka import Message
+from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelstream.streams.records import RecordBatch, split_by_partition
+
+
+def message(topic: str, partition: int, offset: int, value: bytes | None = b"v") -> Message:
+    return Message(topic=topic, partition=partition, offset=offset, key=b"k%d" % offset, value=value, timestamp=(1, 7))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 3)), min_size=1, max_size=60))
+def test_every_record_is_in_its_partition_in_the_order_it_came(places: list[tuple[str, int]]) -> None:
+    messages = [message(topic, partition, offset) for offset, (topic, partition) in enumerate(places)]
+    split = split_by_partition(messages, {topic for topic, _ in places})
+    expected: dict[TP, list[int]] = {}
+    for offset, place in enumerate(places):
+        expected.setdefault(TP(*place), []).append(offset)
+    assert {tp: [m.offset() for m in run] for tp, run in split.items()} == expected
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60))
+def test_one_topic_is_not_asked_for(partitions: list[int]) -> None:
+    messages = [message("ignored", partition, offset) for offset, partition in enumerate(partitions)]
+    split = split_by_partition(messages, {"t"})
+    assert set(split) == {TP("t", partition) for partition in partitions}
+    assert sum(map(len, split.values())) == len(partitions)
+    assert len(list(groupby(partitions))) >= len(split)
+
+
+def test_a_batch_ends_after_its_last_record_and_knows_its_records() -> None:
+    batch = RecordBatch(TP("t", 2), [message("t", 2, 10), message("t", 2, 13, None)], epoch=1)
+    assert (len(batch), batch.end_offset, batch.n_bytes) == (2, 14, 1)
+    assert batch.values == [b"v", None]
+    assert batch.default_ids() == ["t/2/10", "t/2/13"]
+    assert batch.timestamps_ms.tolist() == [7, 7]
+    record = batch.record(1)
+    assert (record.offset, record.key, record.value, record.headers) == (13, b"k13", None, [])
