@@ -214,6 +214,8 @@ def _consumer(bootstrap: str, group: str = "modelstream-tests", isolation: str =
             "auto.offset.reset": "earliest",
             "isolation.level": isolation,
             "enable.partition.eof": True,
+            # An end is told by an empty fetch, which the broker holds back for so long: 500 ms by default.
+            "fetch.wait.max.ms": 10,
             "log_level": 0,
         }
     )
