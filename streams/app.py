@@ -89,6 +89,7 @@ class App(faust.App):
             "broker_commit_interval": self.limits.commit_interval_s,
             "broker_session_timeout": self.limits.session_timeout_s,
             # Three heartbeats in a session, as Kafka advises; also how soon a rebalance is noticed.
+            "broker_max_poll_interval": self.max_poll_interval_s,
             "broker_heartbeat_interval": self.limits.session_timeout_s / 6,
             "consumer_auto_offset_reset": "earliest",
             # Batches, not events.

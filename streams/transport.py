@@ -42,6 +42,9 @@ _IDLE_FETCH_S = 0.05
 # After an empty fetch, how long until the next while batches are under way: the latency of an event that comes then.
 _EMPTY_FETCH_S = 0.002
 
+# How often aiokafka is told, in the time after which it would take the worker for idle.
+_ACTIVITY_PER_POLL_INTERVAL = 5
+
 # How long the fetching consumer may take to close.
 _CLOSE_TIMEOUT_S = 1.0
 
@@ -132,6 +135,8 @@ class BatchConsumer(driver.Consumer):
         self._assignment_is_new = False
         #: Whether the group has told this worker what to read, be it nothing.
         self.has_assignment = False
+        # Whether the data plane has fetched since aiokafka was last told so.
+        self._has_fetched = False
         # Set while there is something to read: between an assignment and the next revocation.
         self._reading = asyncio.Event()
 
@@ -177,11 +182,30 @@ class BatchConsumer(driver.Consumer):
             # The data thread is not kept waiting for records while it has batches to work on.
             timeout_s = 0 if len(self._in_flight) else _IDLE_FETCH_S
             batches = await self.app.on_data_thread(self._pump.fetch, timeout_s)
+            self._has_fetched = True
             for batch in batches:
                 if batch.epoch == self._epoch and self.flow_active:
                     self._in_flight.enter(batch)
                     await self.callback(_BatchMessage.around(batch, self.app.consumer_generation_id))
             await self._in_flight.wait_for_room(nothing_new=not batches)
+
+    @Service.task
+    async def _show_activity(self) -> None:
+        """Tell aiokafka that this worker is not idle: none of the data plane's fetches is seen there.
+
+        After ``max_poll_interval`` without a fetch it leaves the group, and does not join again. So it should while a
+        model hangs on the data thread, and only then: it is told of an activity after a fetch of the data plane, or
+        where there is nothing to fetch.
+        """
+        while not self.should_stop:
+            await self.sleep(self.app.max_poll_interval_s / _ACTIVITY_PER_POLL_INTERVAL)
+            if self._has_fetched or not self._reading.is_set():
+                self._has_fetched = False
+                await self._thread.call_thread(self._be_seen_fetching)
+
+    async def _be_seen_fetching(self) -> None:
+        with self._thread._ensure_consumer()._subscription.fetch_context():
+            return
 
     async def _read_from_committed(self) -> None:
         tps = self._batch_tps(self.assignment())

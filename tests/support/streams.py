@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -72,6 +73,10 @@ class KnownStream:
         """Return a worker on this pipeline, not started yet."""
         return WorkerProcess([str(self.file), "--broker", self.bootstrap, *options])
 
+    def script(self, file: Path) -> WorkerProcess:
+        """Return a process that runs a Python file on this pipeline, not started yet."""
+        return _Script(self, file)
+
     def send(self, numbers: Iterable[int], n_keys: int = 50) -> None:
         """Produce one event a number, keyed so that the events of a key come in the order of their numbers."""
         produce_all(
@@ -107,6 +112,17 @@ class KnownStream:
     def wait_until_committed(self, *workers: WorkerProcess) -> None:
         """Wait until the group has committed all there is."""
         wait_for(lambda: self.lag() == 0, "the group to commit everything", *workers)
+
+
+class _Script(WorkerProcess):
+    def __init__(self, stream: KnownStream, file: Path) -> None:
+        super().__init__([])
+        self._file = file
+        self._environ = [f"MODELSTREAM_PIPELINE={stream.file}", f"MODELSTREAM_BROKER={stream.bootstrap}"]
+
+    def _command(self) -> list[str]:
+        # `env` becomes the worker: its process id, and so its signals, are the worker's.
+        return ["env", *self._environ, sys.executable, str(self._file)]
 
 
 def _event(number: int) -> bytes:
