@@ -71,6 +71,10 @@ class App(faust.App):
         Faust's own settings.
     """
 
+    #: Seconds without a fetch after which a worker leaves its group, so that others get on: Kafka's own default. A
+    #: batch that takes longer is a model that hangs.
+    max_poll_interval_s = 300.0
+
     def __init__(
         self, id: str, *, settings: BrokerSettings, limits: EngineLimits | None = None, **options: Any
     ) -> None:
