@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from modelstream.operators.batch import (
 )
 from modelstream.operators.fields import ColumnSpec, read_column
 
-__all__ = ["Infer", "ScoringModel"]
+__all__ = ["Infer", "ModelInputs", "ScoringModel"]
 
 
 class ScoringModel(Protocol):
@@ -44,8 +45,27 @@ class ScoringModel(Protocol):
         ...
 
     def predict(self, columns: Mapping[str, Column], n_rows: int) -> Mapping[str, Column]:
-        """Return its output fields for a batch, each with one entry per row."""
+        """Return its output fields for a batch, each with one entry per row; of no rows, columns of the same types."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInputs:
+    """What models are to see of a batch.
+
+    Parameters
+    ----------
+    columns : mapping of str to Column
+        The columns, without the rows that were rejected.
+    n_rows : int
+        Rows of the columns.
+    rows : ndarray of int or None
+        Which rows of the batch they are; None where they are all.
+    """
+
+    columns: Mapping[str, Column]
+    n_rows: int
+    rows: NDArray[np.intp] | None
 
 
 class Infer:
@@ -80,7 +100,7 @@ class Infer:
         self._models = tuple(models)
         self._max_size = max_size
         fields = merge_fields(field for model in models for field in model.required_fields)
-        self._specs = [ColumnSpec(field.name, field.dtype, field.width) for field in fields]
+        self._specs = tuple(ColumnSpec(field.name, field.dtype, field.width) for field in fields)
 
     @property
     def step_id(self) -> str:
@@ -92,6 +112,11 @@ class Infer:
         """The models, in the order of their answers."""
         return self._models
 
+    @property
+    def specs(self) -> tuple[ColumnSpec, ...]:
+        """The columns that the models read."""
+        return self._specs
+
     def __call__(self, batch: EventBatch) -> EventBatch:
         """Add an output for each model; none if every row was rejected.
 
@@ -100,23 +125,39 @@ class Infer:
         InferenceError
             As the model raised it, or if it returned the wrong number of rows.
         """
+        inputs = self.read(batch)
+        if inputs.n_rows:
+            self.write(batch, inputs, self.predict(inputs.columns, inputs.n_rows))
+        return batch
+
+    def read(self, batch: EventBatch) -> ModelInputs:
+        """Return what the models are to see of a batch; rows without it are rejected."""
         columns = dict(batch.columns)
         for spec in self._specs:
             if spec.name not in columns:
                 columns[spec.name] = read_column(batch, spec, self.step_id)
-        kept = None if batch.status is None else np.flatnonzero(batch.status == RowStatus.KEPT)
-        n_rows = len(batch) if kept is None else len(kept)
-        if n_rows == 0:
-            return batch
-        if kept is not None:
-            columns = {name: select_rows(column, kept) for name, column in columns.items()}
-        for model in self._models:
-            fields = self._predict(model, columns, n_rows)
-            self._reject_non_finite(batch, model, fields, kept)
-            if kept is not None:
-                fields = {name: _scatter(column, kept, len(batch)) for name, column in fields.items()}
+        if batch.status is None:
+            return ModelInputs(columns, len(batch), None)
+        kept = np.flatnonzero(batch.status == RowStatus.KEPT)
+        return ModelInputs({name: select_rows(column, kept) for name, column in columns.items()}, len(kept), kept)
+
+    def predict(self, columns: Mapping[str, Column], n_rows: int) -> list[Mapping[str, Column]]:
+        """Return the output fields of each model, for rows that are all fit to be seen.
+
+        Raises
+        ------
+        InferenceError
+            As the model raised it, or if it returned the wrong number of rows.
+        """
+        return [self._predict(model, columns, n_rows) for model in self._models]
+
+    def write(self, batch: EventBatch, inputs: ModelInputs, answers: Sequence[Mapping[str, Column]]) -> None:
+        """Add the models' answers to the batch, and reject the rows for which one is not finite."""
+        for model, fields in zip(self._models, answers, strict=True):
+            self._reject_non_finite(batch, model, fields, inputs.rows)
+            if inputs.rows is not None:
+                fields = {name: _scatter(column, inputs.rows, len(batch)) for name, column in fields.items()}
             batch.outputs[model.name] = ModelOutput(model.version, fields)
-        return batch
 
     def _predict(self, model: ScoringModel, columns: Mapping[str, Column], n_rows: int) -> Mapping[str, Column]:
         size = self._max_size or n_rows
