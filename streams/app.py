@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +21,10 @@ from faust.transport.drivers import TRANSPORTS
 from mode.utils.objects import cached_property
 
 from modelstream.models.errors import ConfigError, ModelStreamError
+from modelstream.operators.cache import CacheCounters
 from modelstream.streams.agents import attach_agents
 from modelstream.streams.build import BuiltPipeline
+from modelstream.streams.caching import cache_settings, warn_if_away
 from modelstream.streams.delivery import Delivery
 from modelstream.streams.ledger import Ticket
 from modelstream.streams.pipeline import load_pipeline
@@ -81,6 +83,8 @@ class App(faust.App):
         self.settings = settings
         self.limits = limits or EngineLimits()
         self.counters = Counters()
+        #: What the caches of stages have done, by step id.
+        self.caches: Mapping[str, CacheCounters] = {}
         self._data_thread = ThreadPoolExecutor(1, thread_name_prefix=DATA_THREAD)
         self._confirming: asyncio.Future[None] | None = None
         #: Whether somebody named the web server's port; else it takes the first free one.
@@ -203,6 +207,7 @@ def create_app(built: BuiltPipeline, settings: BrokerSettings, limits: EngineLim
         How much is held at once.
     """
     app = App(built.spec.pipeline, settings=settings, limits=limits)
+    app.caches = built.caches
     add_pages(app)
     attach_agents(app, built)
     return app
@@ -220,7 +225,10 @@ def app_from_environment() -> App:
     if not path:
         raise ConfigError("MODELSTREAM_PIPELINE", "set it to the path of a pipeline file")
     pipeline = load_pipeline(Path(path))
-    built = pipeline.build()
+    cache = cache_settings(pipeline.spec, None, os.environ)
+    built = pipeline.build(redis_url=cache.url if cache else None)
+    if cache is not None:
+        warn_if_away(cache)
     settings = BrokerSettings.resolve(option=None, in_file=built.spec.broker, environ=os.environ)
     return create_app(built, settings)
 

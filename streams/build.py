@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from modelstream.models.errors import ConfigError
 from modelstream.operators.batch import EventBatch, Lineage, Settled
+from modelstream.operators.cache import CacheCounters, CachedInfer, Store
 from modelstream.operators.codecs import JsonCodec
 from modelstream.operators.encode import PredictionEncoder
 from modelstream.operators.extract import Extract
@@ -66,6 +67,13 @@ class BuiltPipeline:
     encoder: PredictionEncoder
     models: tuple[OnnxModel, ...]
 
+    @property
+    def caches(self) -> dict[str, CacheCounters]:
+        """What the caches have done so far, by step id; empty where no stage has one."""
+        return {
+            stage.step_id: stage.operator.counters for stage in self.stages if isinstance(stage.operator, CachedInfer)
+        }
+
 
 def run_stages(stages: Sequence[BuiltStage], batch: EventBatch) -> Settled:
     """Run a batch through stages, one after the other, and gather what became of its rows.
@@ -107,7 +115,7 @@ def run_stages(stages: Sequence[BuiltStage], batch: EventBatch) -> Settled:
     )
 
 
-def build(spec: PipelineSpec, folder: Path, models_dir: Path) -> BuiltPipeline:
+def build(spec: PipelineSpec, folder: Path, models_dir: Path, redis_url: str | None = None) -> BuiltPipeline:
     """Return a pipeline ready to run.
 
     Parameters
@@ -118,6 +126,8 @@ def build(spec: PipelineSpec, folder: Path, models_dir: Path) -> BuiltPipeline:
         Where modules of functions are looked for first.
     models_dir : Path
         Folder of the models.
+    redis_url : str, optional
+        Where stages with a ``cache`` keep their answers; without it every answer is computed.
 
     Raises
     ------
@@ -134,11 +144,14 @@ def build(spec: PipelineSpec, folder: Path, models_dir: Path) -> BuiltPipeline:
         if stage.infer is None
     }
     models: dict[str, OnnxModel] = {}
+    store = _store(spec, redis_url)
     for i, stage in enumerate(spec.stages):
         if stage.infer is not None:
             answering = _load(stage.infer, models_dir, f"stages[{i}]")
             _check_columns(answering, spec.stages[:i], f"stages[{i}]")
-            operators[i] = _infer(stage, answering, f"stages[{i}]")
+            infer = _infer(stage, answering, f"stages[{i}]")
+            cache = stage.infer.cache
+            operators[i] = infer if store is None or cache is None else CachedInfer(infer, store, cache.ttl_s)
             models |= answering
     source = spec.source
     return BuiltPipeline(
@@ -183,6 +196,15 @@ def _infer(stage: StageSpec, models: Mapping[str, OnnxModel], path: str) -> Infe
         return Infer(stage.id, list(models.values()), stage.infer.batch.max_size)
     except ConfigError as error:  # the models do not go together
         raise ConfigError(f"{path}.infer.models", error.problem) from None
+
+
+def _store(spec: PipelineSpec, redis_url: str | None) -> Store | None:
+    """Return the one store of all stages, since one thread uses it; None where no answer is kept."""
+    if redis_url is None or not any(stage.infer and stage.infer.cache for stage in spec.stages):
+        return None
+    from modelstream.operators.redis_store import RedisStore
+
+    return RedisStore(redis_url)
 
 
 def _check_columns(models: Mapping[str, OnnxModel], before: Sequence[StageSpec], path: str) -> None:

@@ -87,7 +87,7 @@ def filter_events(function: str | Callable[..., Any] | None = None, *, present: 
     return {"filter": _either(function, present, "filter_events", "present")}
 
 
-def infer(models: Sequence[str], *, max_size: int | None = None) -> Step:
+def infer(models: Sequence[str], *, max_size: int | None = None, cache_ttl_s: int | None = None) -> Step:
     """Return a step that asks models.
 
     Parameters
@@ -96,6 +96,8 @@ def infer(models: Sequence[str], *, max_size: int | None = None) -> Step:
         ``NAME`` (its highest version) or ``NAME@VERSION`` each.
     max_size : int, optional
         The most rows of one micro-batch.
+    cache_ttl_s : int, optional
+        Seconds for which answers are kept in Redis; without it, none are.
 
     Examples
     --------
@@ -105,6 +107,8 @@ def infer(models: Sequence[str], *, max_size: int | None = None) -> Step:
     step: dict[str, Any] = {"models": models}
     if max_size is not None:
         step["batch"] = {"max_size": max_size}
+    if cache_ttl_s is not None:
+        step["cache"] = {"ttl_s": cache_ttl_s}
     return {"infer": step}
 
 
@@ -269,20 +273,23 @@ class Pipeline:
                     stage[kind] = function_name(stage[kind], f"stages[{i}].{kind}")
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
-    def build(self, models_dir: str | Path | None = None) -> BuiltPipeline:
+    def build(self, models_dir: str | Path | None = None, *, redis_url: str | None = None) -> BuiltPipeline:
         """Return the pipeline ready to run: functions found, models loaded and checked against their contracts.
 
         Parameters
         ----------
         models_dir : path, optional
             Folder of the models, instead of the pipeline's own.
+        redis_url : str, optional
+            Where stages with a ``cache`` keep their answers; without it every answer is computed.
 
         Raises
         ------
         ConfigError, ModelLoadError
             Something that the pipeline names is missing or does not fit.
         """
-        return build(self.spec, self.folder, self.folder / self.models_dir if models_dir is None else Path(models_dir))
+        models = self.folder / self.models_dir if models_dir is None else Path(models_dir)
+        return build(self.spec, self.folder, models, redis_url)
 
     def simulate(
         self, events: Iterable[Mapping[str, Any] | bytes | None], *, models_dir: str | Path | None = None

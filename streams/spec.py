@@ -27,6 +27,7 @@ from modelstream.streams.yaml_file import describe
 
 __all__ = [
     "BatchSpec",
+    "CacheSpec",
     "DeclaredColumn",
     "DeclaredColumns",
     "InferSpec",
@@ -53,6 +54,8 @@ _MAX_RECORD_BYTES = 1_000_000_000
 _MAX_DEPTH = 1024
 #: Far above the knee of any model (a few hundred rows); a larger batch costs memory and latency for nothing.
 _MAX_BATCH = 65_536
+#: A year: longer than any model version answers.
+_MAX_TTL_S = 31_536_000
 
 
 def _matching(pattern: re.Pattern[str], rule: str) -> AfterValidator:
@@ -176,11 +179,18 @@ class BatchSpec(_Spec):
     max_size: Annotated[int, Field(strict=True, ge=1, le=_MAX_BATCH)] = 1024
 
 
+class CacheSpec(_Spec):
+    """``infer.cache``: keep answers in Redis, and do not compute them again."""
+
+    ttl_s: Annotated[int, Field(strict=True, ge=1, le=_MAX_TTL_S)] = 300
+
+
 class InferSpec(_Spec):
-    """``infer``: the models that answer, and their micro-batches."""
+    """``infer``: the models that answer, their micro-batches, and whether answers are kept."""
 
     models: Annotated[tuple[ModelReference, ...], AfterValidator(_not_empty)]
     batch: BatchSpec = BatchSpec()
+    cache: CacheSpec | None = None
 
 
 ExtractSpec = Annotated[Function | Annotated[DeclaredColumns, Tag(f"{TAG}keys")], Discriminator(_kind)]

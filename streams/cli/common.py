@@ -23,6 +23,7 @@ __all__ = [
     "broker_settings",
     "pipeline_argument",
     "read_pipeline",
+    "redis_option",
     "require_topics",
     "run_command",
     "set_option",
@@ -46,6 +47,13 @@ def broker_option(function: F) -> F:
     """Add the option ``--broker``."""
     return click.option(
         "--broker", metavar="HOST:PORT", help="Kafka bootstrap address  [default: $MODELSTREAM_BROKER, then the file]"
+    )(function)
+
+
+def redis_option(function: F) -> F:
+    """Add the option ``--redis``."""
+    return click.option(
+        "--redis", metavar="URL", help="Redis of stages with a cache  [default: $MODELSTREAM_REDIS, then the file]"
     )(function)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,11 +12,13 @@ import click
 
 from modelstream.models.errors import ModelStreamError
 from modelstream.streams.app import create_app
+from modelstream.streams.caching import cache_settings, warn_if_away
 from modelstream.streams.cli.common import (
     broker_option,
     broker_settings,
     pipeline_argument,
     read_pipeline,
+    redis_option,
     require_topics,
     set_option,
 )
@@ -36,6 +39,7 @@ Examples:
 )
 @pipeline_argument
 @broker_option
+@redis_option
 @set_option
 @click.option("--web-port", type=int, help="Port of the web server  [default: the first free one from 6066 on]")
 @click.option("--web-bind", default="localhost", show_default=True, help="Address that the web server listens on.")
@@ -46,6 +50,7 @@ Examples:
 def command(
     pipeline: Path,
     broker: str | None,
+    redis: str | None,
     overrides: tuple[str, ...],
     web_port: int | None,
     web_bind: str,
@@ -59,10 +64,14 @@ def command(
     """
     signal.signal(signal.SIGTERM, stop_quietly)
     log_to_stderr(log_level)
-    built = read_pipeline(pipeline, overrides).build()
+    described = read_pipeline(pipeline, overrides)
+    cache = cache_settings(described.spec, redis, os.environ)
+    built = described.build(redis_url=cache.url if cache else None)
     spec = built.spec
     settings = broker_settings(broker, spec.broker)
     counts = require_topics(settings, spec, pipeline)
+    if cache is not None:
+        warn_if_away(cache)
     app = create_app(built, settings)
     app.conf.web_enabled = not without_web
     app.conf.web_bind = web_bind

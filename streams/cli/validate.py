@@ -12,11 +12,13 @@ from modelstream.models.contract import FieldSpec
 from modelstream.models.onnx_model import OnnxModel
 from modelstream.operators.fields import ColumnSpec
 from modelstream.streams.build import BuiltPipeline
+from modelstream.streams.caching import cache_settings
 from modelstream.streams.cli.common import (
     broker_option,
     broker_settings,
     pipeline_argument,
     read_pipeline,
+    redis_option,
     require_topics,
     set_option,
 )
@@ -36,15 +38,18 @@ Examples:
 )
 @pipeline_argument
 @broker_option
+@redis_option
 @set_option
 @click.option("--offline", is_flag=True, help="Do not ask the broker, even if one is named.")
-def command(pipeline: Path, broker: str | None, overrides: tuple[str, ...], offline: bool) -> None:
+def command(pipeline: Path, broker: str | None, redis: str | None, overrides: tuple[str, ...], offline: bool) -> None:
     """Check PIPELINE: its file, its functions, its models against their contracts, and its topics.
 
     The topics are checked if a broker is named, by --broker, MODELSTREAM_BROKER or the file. Exit code 0 means that
     `run` would start, 2 that something is wrong with the configuration, 1 that the broker does not answer.
     """
-    built = read_pipeline(pipeline, overrides).build()
+    described = read_pipeline(pipeline, overrides)
+    cache = cache_settings(described.spec, redis, os.environ)
+    built = described.build(redis_url=cache.url if cache else None)
     topics = _check_topics(pipeline, built.spec, broker, offline)
     for label, text in _summary(built):
         click.echo(f"{label:<9} {text}")
@@ -79,7 +84,8 @@ def _summary(built: BuiltPipeline) -> Iterator[tuple[str, str]]:
 
 def _describe(stage: StageSpec) -> str:
     if stage.infer is not None:
-        return f"{', '.join(stage.infer.models)}, at most {stage.infer.batch.max_size} rows at once"
+        cached = f", answers kept for {stage.infer.cache.ttl_s} s" if stage.infer.cache else ""
+        return f"{', '.join(stage.infer.models)}, at most {stage.infer.batch.max_size} rows at once{cached}"
     step = stage.extract if stage.extract is not None else stage.filter
     if isinstance(step, DeclaredColumns):
         return ", ".join(_describe_field(column.as_column(name)) for name, column in step.columns.items())

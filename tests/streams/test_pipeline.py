@@ -17,7 +17,9 @@ import modelstream
 from modelstream import streams
 from modelstream.models.errors import ConfigError, ModelLoadError
 from modelstream.operators.batch import EventBatch
+from modelstream.operators.cache import CacheCounters
 from modelstream.streams.pipeline import Pipeline, Source, extract, filter_events, infer, load_pipeline, run_stages
+from modelstream.streams.simulation import simulate
 from modelstream.streams.spec import SourceSpec
 
 EVENT = {"id": "e1", "tail": "N1", "at": "2013-01-01T10:15:00Z", "dep_delay": 3, "distance": 100}
@@ -50,12 +52,18 @@ class TestValue:
         assert load_pipeline(project).folder == project.parent
 
     def test_yaml_round_trip(self, project: Path, tmp_path: Path) -> None:
-        original = load_pipeline(
-            project,
-            ["broker=k:9092", "redis=redis://r", "models_dir=m", "sink.dead_letter=d", "source.max_depth=9"],
-        ).then(
-            "x",
-            extract(columns={"a": "float32", "ü": {"dtype": "int32", "from": "b.c", "width": 2, "default": [0, 1]}}),
+        original = (
+            load_pipeline(
+                project,
+                ["broker=k:9092", "redis=redis://r", "models_dir=m", "sink.dead_letter=d", "source.max_depth=9"],
+            )
+            .then("y", infer(["b"], cache_ttl_s=60))
+            .then(
+                "x",
+                extract(
+                    columns={"a": "float32", "ü": {"dtype": "int32", "from": "b.c", "width": 2, "default": [0, 1]}}
+                ),
+            )
         )
         copy = tmp_path / "copy.yaml"
         copy.write_text(original.to_yaml(), "utf-8")
@@ -394,6 +402,19 @@ class TestSimulate:
     def test_no_events(self, project: Path) -> None:
         simulation = load_pipeline(project).simulate([])
         assert (simulation.predictions, simulation.dead_letters, simulation.filtered) == ([], [], 0)
+
+    def test_a_cache_is_left_out_unless_redis_is_named(self, project: Path) -> None:
+        pipeline = changed(project, "[arrival_delay]", "[arrival_delay], cache: {ttl_s: 60}")
+        assert len(pipeline.simulate([EVENT]).predictions) == 1
+        assert pipeline.build().caches == {}
+
+    @pytest.mark.redis
+    def test_answers_are_kept_where_redis_is_named(self, project: Path, redis_url: str) -> None:
+        pipeline = changed(project, "[arrival_delay]", "[arrival_delay], cache: {ttl_s: 60}")
+        built = pipeline.build(redis_url=redis_url)
+        once, again = (simulate(built, [EVENT, b"?", EVENT]) for _ in range(2))
+        assert once == again == pipeline.simulate([EVENT, b"?", EVENT])
+        assert built.caches == {"delay": CacheCounters(hits=1, misses=1, duplicates=2)}
 
     def test_stages_after_the_last_kept_row_are_left_out(self, project: Path) -> None:
         built = load_pipeline(project).build()

@@ -17,6 +17,7 @@ from modelstream.operators.fields import MISSING, ColumnSpec
 from modelstream.streams.pipeline import load_pipeline
 from modelstream.streams.spec import (
     BatchSpec,
+    CacheSpec,
     DeclaredColumn,
     DeclaredColumns,
     InferSpec,
@@ -46,7 +47,7 @@ stages:
         carrier: string
         hour: {from: sched.hour, dtype: int32, default: 0}
         x: {dtype: float32, width: 2, default: [0, 0.5]}
-  - {id: delay, infer: {models: [arrival_delay, late_arrival@1], batch: {max_size: 64}}}
+  - {id: delay, infer: {models: [arrival_delay, late_arrival@1], batch: {max_size: 64}, cache: {ttl_s: 60}}}
 sink: {topic: flights.predictions, dead_letter: flights.dead}
 delivery: at_least_once
 broker: kafka-1:9092,kafka-2:9092
@@ -106,7 +107,8 @@ def test_reads_every_key(tmp_path: Path) -> None:
     ]
     assert columns["distance"].as_column("distance").default is MISSING
     assert spec.stages[4].infer == validated(
-        InferSpec, {"models": ["arrival_delay", "late_arrival@1"], "batch": {"max_size": 64}}
+        InferSpec,
+        {"models": ["arrival_delay", "late_arrival@1"], "batch": {"max_size": 64}, "cache": {"ttl_s": 60}},
     )
     assert (spec.broker, spec.redis) == ("kafka-1:9092,kafka-2:9092", "redis://cache:6379/0")
 
@@ -118,6 +120,8 @@ def test_defaults() -> None:
     assert (spec.models_dir, spec.delivery, spec.broker, spec.redis) == ("models", "at_least_once", None, None)
     assert spec.sink.dead_letter == "out.dead"
     assert spec.stages[0].infer is not None and spec.stages[0].infer.batch.max_size == 1024
+    assert spec.stages[0].infer.cache is None
+    assert validated(InferSpec, {"models": ["m"], "cache": {}}).cache == CacheSpec(ttl_s=300)
 
 
 def test_a_spec_does_not_change() -> None:
@@ -254,6 +258,18 @@ TOPIC_RULE = "is no Kafka topic name; use at most 249 letters, digits, '.', '_' 
             "stages[0].infer.batch.max_size: must be a whole number, not true",
         ),
         (
+            stage(id="f", infer={"models": ["a"], "cache": 300}),
+            "stages[0].infer.cache: must be a mapping, not 300",
+        ),
+        (
+            stage(id="f", infer={"models": ["a"], "cache": {"ttl_s": 0}}),
+            "stages[0].infer.cache.ttl_s: must be at least 1, not 0",
+        ),
+        (
+            stage(id="f", infer={"models": ["a"], "cache": {"ttl": 5}}),
+            "stages[0].infer.cache.ttl: unknown key; did you mean 'ttl_s'?",
+        ),
+        (
             stage(id="f", infer={"models": ["a", "m@2"]}),
             "stages[1].infer.models[0]: model 'm' stands at stages[0].infer.models[1] already",
         ),
@@ -376,17 +392,19 @@ def test_the_reference_has_every_key() -> None:
         yield from (field.alias or name for name, field in model.model_fields.items())
 
     parts = (PipelineSpec, SourceSpec, StageSpec, DeclaredColumns, DeclaredColumn, PresentFields, InferSpec, BatchSpec)
-    missing = {key for part in (*parts, SinkSpec) for key in keys(part)} - set(re.findall(r"`(\w+)`", REFERENCE))
+    missing = {key for part in (*parts, CacheSpec, SinkSpec) for key in keys(part)} - set(
+        re.findall(r"`(\w+)`", REFERENCE)
+    )
     assert not missing
 
 
 def test_the_reference_tells_the_defaults() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", REFERENCE, re.MULTILINE))
     spec = parse_spec(small())
-    told = {**spec.model_dump(), **spec.source.model_dump(), **InferSpec(models=("m",)).batch.model_dump()}
+    told = {**spec.model_dump(), **spec.source.model_dump(), **BatchSpec().model_dump(), **CacheSpec().model_dump()}
     derived = {"event_id": "TOPIC/PARTITION/OFFSET", "dead_letter": "TOPIC.dead"}
     assert rows == {key: derived.get(key, str(told.get(key))) for key in rows}
-    assert {"models_dir", "delivery", "max_record_bytes", "max_depth", "max_size", "dead_letter"} <= set(rows)
+    assert {"models_dir", "delivery", "max_record_bytes", "max_depth", "max_size", "ttl_s", "dead_letter"} <= set(rows)
 
 
 @pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL))

@@ -51,6 +51,21 @@ def test_what_is_wrong_is_told_by_its_path(run, project, override, problem):
     assert problem in done.stderr
 
 
+def test_a_cache_needs_the_name_of_a_redis(run, project):
+    cache = ("--set", "stages[3].infer.cache.ttl_s=60")
+    done = run("validate", project, *cache)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "modelstream: error: stages[3].infer.cache: needs a Redis; "
+        "name one with --redis, MODELSTREAM_REDIS, or redis in the file\n"
+    )
+    for named in (("--redis", "redis://nowhere"), ("--set", "redis=redis://nowhere")):
+        done = run("validate", project, *cache, *named)
+        assert done.returncode == 0
+        assert "delay: infer arrival_delay, at most 4 rows at once, answers kept for 60 s\n" in done.stdout
+    assert run("validate", project, *cache, MODELSTREAM_REDIS="redis://nowhere").returncode == 0
+
+
 def test_a_broken_model(run, project):
     model = project.parent / "models" / "arrival_delay" / "1" / "model.onnx"
     model.write_bytes(model.read_bytes()[:-20])
