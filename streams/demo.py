@@ -60,6 +60,8 @@ class Summary:
         From an event's production to its prediction on Kafka, waiting in Kafka included.
     seconds : float
         From the first event produced to the last prediction.
+    cache_hits, cache_misses : int
+        Events whose answers the cache had, or another event of their batch, and the others; 0 without a cache.
     """
 
     events: int
@@ -73,6 +75,8 @@ class Summary:
     p50_ms: float
     p99_ms: float
     seconds: float
+    cache_hits: int = 0
+    cache_misses: int = 0
 
     def problems(self) -> list[str]:
         """Return what is not as promised."""
@@ -304,6 +308,7 @@ class _Watch:
 
 def _summary(tally: Tally, n_events: int, stats: dict[str, Any], dead_letters: int) -> Summary:
     latencies = tally.latencies_ms()
+    caches = stats.get("cache", {}).values()
     p50, p99 = np.percentile(latencies, [50, 99]).tolist() if len(latencies) else (0.0, 0.0)
     seconds = (int(tally.arrived_at_ms.max()) - int(tally.sent_at_ms[0])) / 1000 if len(latencies) else 0.0
     return Summary(
@@ -318,4 +323,6 @@ def _summary(tally: Tally, n_events: int, stats: dict[str, Any], dead_letters: i
         p50_ms=round(p50, 1),
         p99_ms=round(p99, 1),
         seconds=round(seconds, 3),
+        cache_hits=sum(counters["hits"] + counters["duplicates"] for counters in caches),
+        cache_misses=sum(counters["misses"] + counters["bypassed"] for counters in caches),
     )

@@ -19,8 +19,8 @@ from modelstream.models.errors import ConfigError
 from modelstream.streams.cli.common import EXIT_FAILED
 from modelstream.streams.demo import Progress as DemoProgress
 from modelstream.streams.demo import Summary, run_demo
-from modelstream.streams.embedded import EmbeddedBroker
-from modelstream.streams.settings import BrokerSettings
+from modelstream.streams.embedded import EmbeddedBroker, EmbeddedCache
+from modelstream.streams.settings import BrokerSettings, RedisSettings
 
 __all__ = ["command"]
 
@@ -55,9 +55,12 @@ def command(events: int | None, broker: str | None, redis: str | None, verify: b
         if broker is None:
             console.print("starting the embedded broker …")
             broker = stack.enter_context(EmbeddedBroker()).bootstrap
+        cached = _cache_options(redis, console, stack)
         settings = BrokerSettings.resolve(option=broker, in_file=None, environ={})
         show = _shown_on(console, len(records), stack)
-        summary, tally = run_demo(settings, example / "pipeline.yaml", records, show, keep_values=verify)
+        summary, tally = run_demo(
+            settings, example / "pipeline.yaml", records, show, worker_options=cached, keep_values=verify
+        )
     _print(summary)
     if json_file is not None:
         json_file.write_bytes(summary.to_json() + b"\n")
@@ -67,6 +70,19 @@ def command(events: int | None, broker: str | None, redis: str | None, verify: b
     for problem in problems:
         click.echo(f"modelstream: error: {problem}", err=True)
     sys.exit(EXIT_FAILED if problems else 0)
+
+
+def _cache_options(redis: str | None, console: Console, stack: ExitStack) -> list[str]:
+    """Return the options with which the worker keeps answers; none where there is no Redis to keep them in."""
+    if redis is None:
+        try:
+            redis = stack.enter_context(EmbeddedCache()).url
+        except ConfigError as error:  # with a broker of one's own the extra may be missing, and a cache need not be
+            console.print(f"going on without a cache: {error}")
+            return []
+    settings = RedisSettings.resolve(option=redis, in_file=None, environ={})
+    assert settings is not None
+    return ["--redis", settings.url, "--set=stages[2].infer.cache.ttl_s=300"]
 
 
 def _records(limit: int | None) -> list[tuple[bytes | None, bytes]]:
@@ -118,6 +134,7 @@ def _print(summary: Summary) -> None:
         (f"{summary.events_per_s:,.0f}", "events per second"),
         (f"{summary.p50_ms:,.0f} / {summary.p99_ms:,.0f}", "ms from event to prediction, p50 / p99, at full speed"),
         (f"{summary.seconds:,.1f}", "seconds"),
+        (f"{summary.cache_hits:,} / {summary.cache_misses:,}", "cache hits / misses"),
     ):
         table.add_row(value, what)
     Console().print(table)

@@ -151,6 +151,7 @@ def test_the_demo_writes_its_summary_as_json(tmp_path: Path) -> None:
     done = modelstream("demo", "--events", 3_000, "--json", file, "--verify")
     summary = orjson.loads(file.read_bytes())
     rates = [summary.pop(name) for name in ("events_per_s", "p50_ms", "p99_ms", "seconds")]
+    assert summary.pop("cache_hits") + summary.pop("cache_misses") == 3_000 - filtered
     assert summary == {
         "events": 3_000,
         "filtered": filtered,
