@@ -281,16 +281,28 @@ class BatchConsumer(driver.Consumer):
                     await self.commit(start_new_transaction=False)
                     if self._is_drained():
                         break
+                    if self._is_expelled():
+                        self._give_up("the group has given the partitions to other workers")
+                        break
                     await asyncio.sleep(_DRAIN_POLL_S)
             except (TimeoutError, BrokerUnavailable) as error:
-                why = str(error) or f"they took more than {self.limits.drain_timeout_s:.0f} s"
-                logger.warning("gave up %d batches, to be read again: %s", self.ledger.abandon(), why)
+                self._give_up(str(error) or f"they took more than {self.limits.drain_timeout_s:.0f} s")
                 break
         if self.unacked:
             await super().wait_empty()
 
+    def _give_up(self, why: str) -> None:
+        logger.warning("gave up %d batches, to be read again: %s", self.ledger.abandon(), why)
+
     def _is_drained(self) -> bool:
         return self.ledger.is_idle and not any(self.ledger.committable(tp) for tp in self.ledger.partitions)
+
+    def _is_expelled(self) -> bool:
+        """Whether the group goes on without this worker, as after a pause longer than its session.
+
+        No commit can succeed then, until the worker joins again: aiokafka forgets its generation when it is told.
+        """
+        return bool(self._thread._ensure_consumer()._coordinator.generation < 0)
 
     async def on_stop(self) -> None:
         """End the data plane."""

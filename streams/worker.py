@@ -23,6 +23,12 @@ logger = logging.getLogger(__name__)
 # How long threads may go on computing after the worker has stopped: a model that hangs must not keep the process.
 _THREADS_GRACE_S = 1.0
 
+# Where aiokafka and librdkafka log.
+_CLIENTS = ("aiokafka", "modelstream.streams.pump", "modelstream.streams.delivery")
+
+# How long the same message of theirs is not shown again: short enough to see that the trouble goes on.
+_REPEAT_AFTER_S = 10.0
+
 
 class _NoiseFilter(logging.Filter):
     """Drops what Faust's services say of their lives, and their reports of a crash with several tracebacks.
@@ -37,12 +43,33 @@ class _NoiseFilter(logging.Filter):
         return "Crashed reason=" not in text and "We experienced a crash" not in text
 
 
+class _RepeatFilter(logging.Filter):
+    """Lets each message of the client libraries through once in a while.
+
+    Of a broker that is away they tell 40 times a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown_at: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith(_CLIENTS):
+            # The first argument is librdkafka's kind of message, or aiokafka's node or group.
+            kind = str(record.msg), str(record.args[0]) if isinstance(record.args, tuple) and record.args else ""
+            if record.created - self._shown_at.get(kind, 0.0) < _REPEAT_AFTER_S:
+                return False
+            self._shown_at[kind] = record.created
+        return True
+
+
 def log_to_stderr(level: str) -> None:
     """Log on standard error; the libraries below only from warnings on, unless the level is ``debug``."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     if level != "debug":
         handler.addFilter(_NoiseFilter())
+        handler.addFilter(_RepeatFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     libraries = logging.DEBUG if level == "debug" else logging.WARNING
     for name in ("faust", "mode", "asyncio", "aiohttp"):
