@@ -29,7 +29,7 @@ from modelstream.streams.delivery import Delivery
 from modelstream.streams.ledger import Ticket
 from modelstream.streams.pipeline import load_pipeline
 from modelstream.streams.settings import BrokerSettings, EngineLimits
-from modelstream.streams.transport import BatchStream, Transport
+from modelstream.streams.transport import BatchStream, RecordBatchSchema, Transport
 from modelstream.streams.web import add_pages
 
 __all__ = ["DATA_THREAD", "App", "Counters", "app_from_environment", "create_app"]
@@ -175,6 +175,18 @@ class App(faust.App):
         # A task of its own: who waits for it may give up, and the rows must be booked all the same.
         for ticket, n_rows in await self.on_data_thread(self.delivery.confirm, self.limits.confirm_timeout_s):
             finish(ticket, n_rows)
+
+    def on_rebalance_end(self) -> None:
+        """Begin to read batches, now that tables are recovered and the flow is on."""
+        super().on_rebalance_end()
+        self.consumer.start_reading()
+
+    async def _on_agent_error(self, agent: Any, exc: BaseException) -> None:
+        await super()._on_agent_error(agent, exc)
+        # Faust would start the agent again with the next batch, and this one would hold its partition's offset for
+        # good. Pipelines never come here: their bad events are dead letters.
+        if isinstance(getattr(agent.channel, "schema", None), RecordBatchSchema):
+            await self.crash(exc)
 
     def _create_directories(self) -> None:
         # Tables in memory have nothing to keep there.

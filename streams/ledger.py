@@ -48,13 +48,15 @@ class Ticket:
 class _Partition:
     """The queue of one partition's open tickets, and how far it has come."""
 
-    __slots__ = ("committable", "committed", "given_up", "open")
+    __slots__ = ("committable", "committed", "given_up", "open", "opened_to")
 
     def __init__(self, start_offset: int | None) -> None:
         self.open: deque[Ticket] = deque()
         self.committable = start_offset
         self.committed = start_offset
         self.given_up = False
+        #: End of the last batch that was opened.
+        self.opened_to: int | None = None
 
     def advance(self) -> None:
         while self.open and self.open[0].unfinished == 0:
@@ -75,7 +77,7 @@ class Ledger(Generic[PartitionT]):
     --------
     >>> ledger = Ledger()
     >>> ledger.assign({"p0": 100})
-    >>> first, second = ledger.open("p0", 110, n_rows=10), ledger.open("p0", 120, n_rows=10)
+    >>> first, second = ledger.open("p0", 110, n_rows=10), ledger.open("p0", 120, n_rows=10, follows=110)
     >>> ledger.finish(second, 10)
     >>> ledger.committable("p0")                            # the first batch is still open
     >>> ledger.finish(first, 10)
@@ -115,22 +117,37 @@ class Ledger(Generic[PartitionT]):
             if state is not None:
                 state.give_up()
 
-    def open(self, partition: PartitionT, end_offset: int, n_rows: int) -> Ticket:
-        """Book a batch that is taken up now. Batches of a partition are opened in the order of their offsets.
+    def open(self, partition: PartitionT, end_offset: int, n_rows: int, *, follows: int | None = None) -> Ticket:
+        """Book a batch that is taken up now. Batches of a partition are opened in their order, none left out.
+
+        Parameters
+        ----------
+        partition : hashable
+            The partition.
+        end_offset : int
+            Offset after the batch's last record.
+        n_rows : int
+            Rows of the batch, at least one.
+        follows : int, optional
+            Where the batch read before it ended; None for the first one since `assign`.
 
         Raises
         ------
         KeyError
             If the partition is not assigned.
         ValueError
-            If the batch does not come after the one opened before it, or after one that was given up.
+            If the batch does not come right after the one opened before it, or after one that was given up: rows
+            would be committed that nobody has seen.
         """
         state = self._partitions[partition]
         if state.given_up:
             raise ValueError(f"{partition}: a batch up to {end_offset} is opened after others were given up")
-        last = state.open[-1].end_offset if state.open else state.committable
+        if follows != state.opened_to:
+            raise ValueError(f"{partition}: a batch that follows {follows} is opened after one up to {state.opened_to}")
+        last = state.committable if follows is None else follows
         if last is not None and end_offset <= last:
             raise ValueError(f"{partition}: a batch up to {end_offset} is opened after one up to {last}")
+        state.opened_to = end_offset
         ticket = Ticket(state, end_offset, n_rows)
         state.open.append(ticket)
         return ticket
@@ -155,9 +172,10 @@ class Ledger(Generic[PartitionT]):
         It stays the same until `confirm`: a commit that failed is simply tried again.
         """
         state = self._partitions.get(partition)
-        if state is None or state.committable == state.committed:
+        if state is None or state.committable is None:
             return None
-        return state.committable
+        # A commit from before the assignment may be confirmed late: the group never goes back.
+        return state.committable if state.committed is None or state.committable > state.committed else None
 
     def confirm(self, partition: PartitionT, offset: int) -> None:
         """Note that the broker has the committed offset. A partition given up meanwhile is passed over."""

@@ -49,11 +49,13 @@ class Pump:
         self._max_records = max_records
         self._epoch = -1
         self._topics: set[str] = set()
+        self._ends: dict[TP, int] = {}
 
     def assign(self, start_offsets: Mapping[TP, int], epoch: int) -> None:
         """Read these partitions from these offsets on, and nothing else."""
         self._epoch = epoch
         self._topics = {tp.topic for tp in start_offsets}
+        self._ends = {}
         self._consumer.assign([TopicPartition(tp.topic, tp.partition, at) for tp, at in start_offsets.items()])
 
     def unassign(self) -> None:
@@ -78,7 +80,9 @@ class Pump:
         if any(message.error() is not None for message in messages):
             messages = [message for message in messages if not self._is_error(message)]
         split = split_by_partition(messages, self._topics) if messages else {}
-        return [RecordBatch(tp, run, self._epoch) for tp, run in split.items()]
+        batches = [RecordBatch(tp, run, self._epoch, self._ends.get(tp)) for tp, run in split.items()]
+        self._ends.update((batch.tp, batch.end_offset) for batch in batches)
+        return batches
 
     def close(self) -> None:
         """Let go of the broker."""

@@ -41,13 +41,16 @@ class RecordBatch:
         The records as librdkafka gave them; not empty.
     epoch : int
         The assignment they were fetched under.
+    follows : int or None
+        Where the batch before it ended; None for the first of its partition in this epoch.
     """
 
-    __slots__ = ("_messages", "end_offset", "epoch", "n_bytes", "n_rows", "ticket", "tp", "unsent")
+    __slots__ = ("_messages", "end_offset", "epoch", "follows", "n_bytes", "n_rows", "ticket", "tp", "unsent")
 
-    def __init__(self, tp: TP, messages: list[Message], epoch: int) -> None:
+    def __init__(self, tp: TP, messages: list[Message], epoch: int, follows: int | None = None) -> None:
         self.tp = tp
         self.epoch = epoch
+        self.follows = follows
         self.n_rows = len(messages)
         self.n_bytes = sum(map(len, messages))
         self.end_offset: int = messages[-1].offset() + 1

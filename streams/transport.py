@@ -2,12 +2,16 @@
 
 The URL scheme ``modelstream://`` selects it. A topic made with `batch_topic` is read by the data plane: its agents
 get a `RecordBatch` per event and book every row in the consumer's ledger themselves. All other topics, tables and
-changelogs of the app take Faust's stock path. The assignment runs through four states::
+changelogs of the app take Faust's stock path. An assignment has these states::
 
-    assigned ──► perform_seek: the pump reads from the committed offsets, under a new epoch
-             ──► batches: pump → consumer → conductor → agent; taken up = a ticket in the ledger
-    revoked  ──► stop_flow: nothing is read or taken up any more
-             ──► wait_empty: what is under way is finished and committed, within the drain timeout
+    assigned        Faust recovers its tables; nothing is read
+    rebalance ended `start_reading`: a new epoch; the pump reads from the committed offsets
+    reading         pump → consumer → conductor → agent; a batch taken up has a ticket in the ledger
+    revoked         `stop_flow`: the epoch is over; nothing more is read or taken up
+                    `wait_empty`: what was taken up is finished and committed, within the drain timeout
+
+A batch of the current epoch is never dropped: the ledger would notice, since batches of a partition must follow one
+another. Batches of an earlier epoch always are: the offsets committed tell where to read them again.
 """
 
 from __future__ import annotations
@@ -26,7 +30,6 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 from mode import Service
 
-from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.ledger import Ledger, Ticket
 from modelstream.streams.pump import Pump
 from modelstream.streams.records import RecordBatch
@@ -130,11 +133,11 @@ class BatchConsumer(driver.Consumer):
         self.limits = self.app.limits
         self._epoch = 0
         self._pump: Pump | None = None
-        self._in_flight = _Window(self.limits.max_batches_in_flight, self.limits.max_bytes_in_flight)
-        self._start_offsets: Mapping[TP, int | None] = {}
-        self._assignment_is_new = False
+        self._in_flight = _InFlight(self.limits.max_batches_in_flight, self.limits.max_bytes_in_flight)
+        self._assigned: set[TP] = set()
         #: Whether the group has told this worker what to read, be it nothing.
-        self.has_assignment = False
+        self.has_joined = False
+        self._stop_deadline: float | None = None
         # Whether the data plane has fetched since aiokafka was last told so.
         self._has_fetched = False
         # Set while there is something to read: between an assignment and the next revocation.
@@ -144,9 +147,9 @@ class BatchConsumer(driver.Consumer):
 
     def take_up(self, batch: RecordBatch) -> bool:
         """Open a batch in the ledger; False where its partition was taken away meanwhile and it must be dropped."""
-        if batch.epoch != self._epoch or not self.flow_active:
+        if batch.epoch != self._epoch:
             return False
-        batch.ticket = self.ledger.open(batch.tp, batch.end_offset, len(batch))
+        batch.ticket = self.ledger.open(batch.tp, batch.end_offset, len(batch), follows=batch.follows)
         return True
 
     def sent(self, batch: RecordBatch, n_rows: int) -> None:
@@ -184,7 +187,7 @@ class BatchConsumer(driver.Consumer):
             batches = await self.app.on_data_thread(self._pump.fetch, timeout_s)
             self._has_fetched = True
             for batch in batches:
-                if batch.epoch == self._epoch and self.flow_active:
+                if batch.epoch == self._epoch:
                     self._in_flight.enter(batch)
                     await self.callback(_BatchMessage.around(batch, self.app.consumer_generation_id))
             await self._in_flight.wait_for_room(nothing_new=not batches)
@@ -199,7 +202,7 @@ class BatchConsumer(driver.Consumer):
         """
         while not self.should_stop:
             await self.sleep(self.app.max_poll_interval_s / _ACTIVITY_PER_POLL_INTERVAL)
-            if self._has_fetched or not self._reading.is_set():
+            if self._has_fetched or not self._assigned:
                 self._has_fetched = False
                 await self._thread.call_thread(self._be_seen_fetching)
 
@@ -207,50 +210,53 @@ class BatchConsumer(driver.Consumer):
         with self._thread._ensure_consumer()._subscription.fetch_context():
             return
 
-    async def _read_from_committed(self) -> None:
-        tps = self._batch_tps(self.assignment())
+    def start_reading(self) -> None:
+        """Read what is assigned, from the committed offsets on.
+
+        Called when a rebalance has ended. Not from `perform_seek`: Faust also seeks when a stock fetch comes back
+        while the flow is stopped, which may be in the middle of a drain or of a table's recovery.
+        """
         self._epoch += 1
         self._in_flight.clear()
-        committed = {tp: _offset_or_none(self._start_offsets.get(tp)) for tp in tps}
+        self.ledger.abandon()
+        self.add_future(self._read_from_committed(self._epoch))
+
+    async def _read_from_committed(self, epoch: int) -> None:
+        tps = set(self._assigned)
+        committed = await self._thread.call_thread(self._committed, tps) if tps else {}
+        if epoch != self._epoch:
+            return  # another rebalance; its end starts over
         self.ledger.assign(committed)
-        self.has_assignment = True
         if tps:
             if self._pump is None:
                 self._pump = Pump(self.app.data_plane_config(), self.limits.fetch_max_records)
             reset = OFFSET_END if self.app.conf.consumer_auto_offset_reset == "latest" else OFFSET_BEGINNING
             start = {tp: reset if offset is None else offset for tp, offset in committed.items()}
-            await self.app.on_data_thread(self._pump.assign, start, self._epoch)
+            await self.app.on_data_thread(self._pump.assign, start, epoch)
+            if epoch != self._epoch:
+                return
             self._reading.set()
+        self.has_joined = True
         logger.info("reading %s", ", ".join(_say(tp, offset) for tp, offset in sorted(committed.items())) or "nothing")
+
+    async def _committed(self, tps: set[TP]) -> dict[TP, int | None]:
+        # Every partition is asked for, so one without an answer has no committed offset.
+        asked = {driver.ensure_aiokafka_TP(tp): tp for tp in tps}
+        coordinator = self._thread._ensure_consumer()._coordinator
+        found = await coordinator.fetch_committed_offsets(list(asked))
+        return {
+            tp: found[place].offset if place in found and found[place].offset >= 0 else None
+            for place, tp in asked.items()
+        }
 
     # -- Faust's hooks, in the order of an assignment's life
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Keep aiokafka from fetching batch partitions; the data plane reads them."""
-        self._assignment_is_new = True
-        tps = [driver.ensure_aiokafka_TP(tp) for tp in self._batch_tps(assigned)]
-        # Where there is something to read, `perform_seek` follows; a worker too many has its assignment now.
-        self.has_assignment = self.has_assignment or not tps
-        if tps:
-            self._thread._ensure_consumer().pause(*tps)
+        self._assigned = self._batch_tps(assigned)
+        if self._assigned:
+            self._thread._ensure_consumer().pause(*map(driver.ensure_aiokafka_TP, self._assigned))
         await super().on_partitions_assigned(assigned, generation_id)
-
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Remember where the group stands, for the data plane."""
-        offsets = await super().seek_to_committed()
-        self._start_offsets = {TP(tp.topic, tp.partition): offset for tp, offset in offsets.items()}
-        return offsets
-
-    async def perform_seek(self) -> None:
-        """Start reading a new assignment.
-
-        Faust also seeks when a fetch comes back while the flow is stopped. That is in the middle of a drain, and
-        starting over then would give up the batches that are being drained.
-        """
-        await super().perform_seek()
-        if self._assignment_is_new:
-            self._assignment_is_new = False
-            await self._read_from_committed()
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         if active_partitions is not None:
@@ -263,36 +269,51 @@ class BatchConsumer(driver.Consumer):
     def stop_flow(self) -> None:
         """Read nothing more and take nothing more up; what is under way goes on."""
         super().stop_flow()
+        self._epoch += 1
         self._reading.clear()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Drain and commit while the partitions are still ours, then let go of them."""
         await super().on_partitions_revoked(revoked)
+        self._assigned -= revoked
         if self._pump is not None:
-            await self.app.on_data_thread(self._pump.unassign)
+            # Not waited for: a model may hang on the data thread, and the group must not wait for that.
+            self.add_future(self.app.on_data_thread(self._pump.unassign))
         self.ledger.drop(self._batch_tps(revoked))
 
     async def wait_empty(self) -> None:
         """Finish and commit the batches under way, within the drain timeout; then the stock messages."""
-        deadline = monotonic() + self.limits.drain_timeout_s
-        while True:
-            try:
-                async with asyncio.timeout(deadline - monotonic()):
-                    await self.commit(start_new_transaction=False)
-                    if self._is_drained():
-                        break
-                    if self._is_expelled():
-                        self._give_up("the group has given the partitions to other workers")
-                        break
-                    await asyncio.sleep(_DRAIN_POLL_S)
-            except (TimeoutError, BrokerUnavailable) as error:
-                self._give_up(str(error) or f"they took more than {self.limits.drain_timeout_s:.0f} s")
+        deadline = self._drain_deadline()
+        while monotonic() < deadline:
+            # Not cancelled when it takes too long: Faust's commit swallows that, and begins another one.
+            committing = asyncio.ensure_future(self.commit(start_new_transaction=False))
+            await asyncio.wait({committing}, timeout=deadline - monotonic())
+            if committing.done() and committing.exception() is not None:
+                self._give_up(str(committing.exception()))
                 break
+            if committing.done() and self._is_drained():
+                break
+            await asyncio.sleep(_DRAIN_POLL_S)
+        else:
+            self._give_up(f"it took more than {self.limits.drain_timeout_s:.0f} s")
         if self.unacked:
             await super().wait_empty()
 
+    def _drain_deadline(self) -> float:
+        # Faust drains twice when it stops; both together have the one timeout.
+        if self._stop_deadline is None:
+            deadline = monotonic() + self.limits.drain_timeout_s
+            if not self.app.should_stop:
+                return deadline
+            self._stop_deadline = deadline
+        return self._stop_deadline
+
     def _give_up(self, why: str) -> None:
-        logger.warning("gave up %d batches, to be read again: %s", self.ledger.abandon(), why)
+        if self._is_drained():
+            return
+        n_batches = self.ledger.abandon()
+        what = f"{n_batches} batches were not finished" if n_batches else "the last commit was not confirmed"
+        logger.warning("%s, and will be read again: %s", what, why)
 
     def _is_drained(self) -> bool:
         return self.ledger.is_idle and not any(self.ledger.committable(tp) for tp in self.ledger.partitions)
@@ -344,7 +365,7 @@ class BatchConsumer(driver.Consumer):
             super().verify_event_path(now, tp)
 
 
-class _Window:
+class _InFlight:
     """The batches between the fetch and the producer: how many there may be, and when there is room again."""
 
     def __init__(self, max_batches: int, max_bytes: int) -> None:
@@ -386,10 +407,6 @@ class _Window:
 
 def _say(tp: TP, offset: int | None) -> str:
     return f"{tp.topic}[{tp.partition}] from {'the start' if offset is None else offset}"
-
-
-def _offset_or_none(offset: int | None) -> int | None:
-    return None if offset is None or offset < 0 else offset
 
 
 class Transport(driver.Transport):

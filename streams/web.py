@@ -85,5 +85,5 @@ def add_pages(app: App) -> None:
     @app.page("/ready", name="modelstream-ready")
     async def ready(view: Any, request: Any) -> Any:
         # A worker without partitions is ready too: there may be more workers than partitions.
-        joined = app.consumer.has_assignment
+        joined = app.consumer.has_joined
         return view.json({"ready": joined}, status=200 if joined else 503)

@@ -30,6 +30,18 @@ _CLIENTS = ("aiokafka", "modelstream.streams.pump", "modelstream.streams.deliver
 _REPEAT_AFTER_S = 10.0
 
 
+# How long a worker may take to end after a signal, draining included; 10 s is when Kubernetes and Compose kill.
+_STOP_TIMEOUT_S = 9.0
+
+
+def _give_up_stopping() -> None:
+    logger.error(
+        "the worker has not ended within %.0f s of the signal; what was not committed is read again", _STOP_TIMEOUT_S
+    )
+    logging.shutdown()
+    os._exit(1)
+
+
 class _NoiseFilter(logging.Filter):
     """Drops what Faust's services say of their lives, and their reports of a crash with several tracebacks.
 
@@ -93,6 +105,14 @@ class _Worker(faust.Worker):
 
     def _on_sigint(self) -> None:
         self._schedule_shutdown(signal.SIGINT)
+
+    def _schedule_shutdown(self, signal: signal.Signals) -> None:
+        if not self._signal_stop_time:
+            # Faust waits without end for a broker that does not answer.
+            deadline = threading.Timer(_STOP_TIMEOUT_S, _give_up_stopping)
+            deadline.daemon = True
+            deadline.start()
+        super()._schedule_shutdown(signal)
 
     async def _sentinel_task(self) -> None:
         """Do not wait another second before the loop is closed."""

@@ -23,7 +23,7 @@ def delivery_to(bootstrap: str, **config: Any) -> Delivery:
 def open_tickets(*sizes: int) -> list[Ticket]:
     ledger: Ledger[str] = Ledger()
     ledger.assign({"p": 0})
-    return [ledger.open("p", 10 * (i + 1), size) for i, size in enumerate(sizes)]
+    return [ledger.open("p", 10 * (i + 1), size, follows=10 * i or None) for i, size in enumerate(sizes)]
 
 
 def output(topic: str, values: list[bytes], ticket: Ticket, **options: Any) -> Output:

@@ -15,7 +15,7 @@ PARTITIONS = ["p0", "p1", "p2"]
 def test_overtaking_batches_wait_for_the_first() -> None:
     ledger: Ledger[str] = Ledger()
     ledger.assign({"p": 0})
-    first, second, third = (ledger.open("p", end, 10) for end in (10, 20, 30))
+    first, second, third = (ledger.open("p", end, 10, follows=end - 10 or None) for end in (10, 20, 30))
     ledger.finish(second, 10)
     ledger.finish(third, 10)
     assert ledger.committable("p") is None
@@ -39,7 +39,7 @@ def test_a_confirmation_of_an_older_offset_does_not_hide_a_newer_one() -> None:
     ledger: Ledger[str] = Ledger()
     ledger.assign({"p": 0})
     ledger.finish(ledger.open("p", 10, 1), 1)
-    ledger.finish(ledger.open("p", 20, 1), 1)
+    ledger.finish(ledger.open("p", 20, 1, follows=10), 1)
     ledger.confirm("p", 10)
     assert ledger.committable("p") == 20
 
@@ -59,7 +59,25 @@ def test_batches_must_be_opened_in_order() -> None:
         ledger.open("p", 5, 1)
     ledger.open("p", 10, 1)
     with pytest.raises(ValueError, match="opened after"):
-        ledger.open("p", 9, 1)
+        ledger.open("p", 9, 1, follows=10)
+
+
+def test_a_batch_left_out_is_an_error_and_not_a_loss() -> None:
+    ledger: Ledger[str] = Ledger()
+    ledger.assign({"p": 5})
+    ledger.open("p", 10, 5)
+    with pytest.raises(ValueError, match="follows 20 is opened after one up to 10"):
+        ledger.open("p", 30, 10, follows=20)
+    ledger.open("p", 40, 3, follows=10)  # a gap within a batch, as compaction leaves, is none
+
+
+def test_a_commit_confirmed_late_does_not_move_the_group_back() -> None:
+    ledger: Ledger[str] = Ledger()
+    ledger.assign({"p": 100})
+    ledger.confirm("p", 150)
+    assert ledger.committable("p") is None
+    ledger.finish(ledger.open("p", 120, 1), 1)
+    assert ledger.committable("p") is None
 
 
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=8), data=st.data())
@@ -67,7 +85,8 @@ def test_rows_finished_in_any_order_commit_the_contiguous_prefix(sizes: list[int
     ledger: Ledger[str] = Ledger()
     ledger.assign({"p": None})
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    tickets = [ledger.open("p", end, size) for end, size in zip(ends, sizes, strict=True)]
+    before = [None, *ends[:-1]]
+    tickets = [ledger.open("p", end, size, follows=b) for end, size, b in zip(ends, sizes, before, strict=True)]
     rows = data.draw(st.permutations([i for i, size in enumerate(sizes) for _ in range(size)]))
     left = list(sizes)
     for row in rows:
@@ -100,6 +119,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def rebalance(self, owned: set[str]) -> None:
         self.generation += 1
         self.gave_up = False
+        self.opened_to: dict[str, int] = {}
         self.ledger.assign({partition: self.broker[partition] for partition in owned})
         for partition in owned:  # reading starts at the committed offset again
             self.next_offset[partition] = self.broker[partition]
@@ -112,7 +132,8 @@ class LedgerMachine(RuleBasedStateMachine):
         start = self.next_offset[partition]
         self.next_offset[partition] = start + n_rows
         self.unfinished[partition][start] = n_rows
-        return self.generation, partition, start, self.ledger.open(partition, start + n_rows, n_rows)
+        follows, self.opened_to[partition] = self.opened_to.get(partition), start + n_rows
+        return self.generation, partition, start, self.ledger.open(partition, start + n_rows, n_rows, follows=follows)
 
     @rule(item=consumes(tickets))
     def finish(self, item: tuple[int, str, int, Ticket]) -> None:
