@@ -293,6 +293,9 @@ class BatchConsumer(driver.Consumer):
                 break
             if committing.done() and self._is_drained():
                 break
+            if self._is_expelled():
+                self._give_up("the group goes on without this worker")
+                break
             await asyncio.sleep(_DRAIN_POLL_S)
         else:
             self._give_up(f"it took more than {self.limits.drain_timeout_s:.0f} s")
