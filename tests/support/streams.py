@@ -79,11 +79,7 @@ class KnownStream:
 
     def send(self, numbers: Iterable[int], n_keys: int = 50) -> None:
         """Produce one event a number, keyed so that the events of a key come in the order of their numbers."""
-        produce_all(
-            self.bootstrap,
-            self.source,
-            (Outgoing(_event(n), b"key-%d" % (n % n_keys)) for n in numbers),
-        )
+        produce_all(self.bootstrap, self.source, (known_record(n, n_keys) for n in numbers))
 
     def outcome(self, numbers: Iterable[int]) -> Outcome:
         """Read the output topics to their ends and compare with what was sent."""
@@ -123,6 +119,11 @@ class _Script(WorkerProcess):
     def _command(self) -> list[str]:
         # `env` becomes the worker: its process id, and so its signals, are the worker's.
         return ["env", *self._environ, sys.executable, str(self._file)]
+
+
+def known_record(number: int, n_keys: int = 50) -> Outgoing:
+    """Return the record of one event of a `KnownStream`."""
+    return Outgoing(_event(number), b"key-%d" % (number % n_keys))
 
 
 def _event(number: int) -> bytes:
