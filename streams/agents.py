@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from modelstream.streams.build import BuiltPipeline
 
 __all__ = ["LinkChannel", "StageAgent", "StageStep", "StepResult", "attach_agents"]
+
+logger = logging.getLogger(__name__)
 
 # Batches of one stage in flight: one being computed, one waiting, so that the data thread never idles between two.
 _IN_FLIGHT_PER_STAGE = 2
@@ -60,6 +63,8 @@ class StepResult:
     #: Counts for the worker's statistics; events where this was the first stage.
     n_events: int = 0
     n_rejected: int = 0
+    #: Why the first of them was rejected.
+    first_fault: Fault | None = None
     n_predictions: int = 0
 
 
@@ -115,6 +120,7 @@ class StageStep:
             self._delivery.produce(dead_letters(self._sink.dead_letter, rejected))
             result.settled.append(rejected.lineage)
             result.n_rejected += len(rejected)
+            result.first_fault = result.first_fault or rejected.faults[0]
 
     def _pass_on(self, events: EventBatch, result: StepResult) -> None:
         if self._encoder is None:
@@ -180,13 +186,24 @@ class StageAgent:
             app.counters.filtered += len(result.filtered)
             for source, n_rows in result.filtered.count_by_source():
                 app.consumer.finish(source.ticket, n_rows)
-        app.counters.dead_letters += result.n_rejected
+        self._count_rejected(result)
         for lineage in result.settled:
             for source, n_rows in lineage.count_by_source():
                 app.consumer.sent(source, n_rows)
         if result.batch is not None:
             assert self._link is not None
             await self._link.put(result.batch)
+
+    def _count_rejected(self, result: StepResult) -> None:
+        counters, fault = self._app.counters, result.first_fault
+        before = counters.dead_letters
+        counters.dead_letters += result.n_rejected
+        # The first, the tenth, the hundredth …: enough to be seen, and no log of a thousand lines a second.
+        if fault is not None and len(str(counters.dead_letters)) > len(str(before)) - (before == 0):
+            logger.warning(
+                "%d dead letters so far, now: %s at stage %r: %s", counters.dead_letters, fault.reason, fault.stage,
+                fault.detail,
+            )  # fmt: skip
 
 
 def attach_agents(app: App, built: BuiltPipeline) -> None:

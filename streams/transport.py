@@ -31,6 +31,7 @@ from faust.types.tuples import ConsumerMessage
 from mode import Service
 
 from modelstream.streams.ledger import Ledger, Ticket
+from modelstream.streams.membership import ConsumerThread
 from modelstream.streams.pump import Pump
 from modelstream.streams.records import RecordBatch
 
@@ -142,6 +143,9 @@ class BatchConsumer(driver.Consumer):
         self._has_fetched = False
         # Set while there is something to read: between an assignment and the next revocation.
         self._reading = asyncio.Event()
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     # -- what agents use
 

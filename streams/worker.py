@@ -14,7 +14,7 @@ from types import FrameType
 import faust
 
 from modelstream.models.errors import ModelStreamError
-from modelstream.streams.app import DATA_THREAD, App
+from modelstream.streams.app import App
 
 __all__ = ["exit_process", "log_to_stderr", "run_worker", "stop_quietly"]
 
@@ -137,14 +137,15 @@ def run_worker(app: App) -> None:
 
 
 def exit_process(code: int) -> None:
-    """End the process now if a thread is still computing; otherwise let Python end it.
+    """End the process now if a thread is still busy; otherwise let Python end it.
 
-    Python joins the threads of a pool at its end, however long they take.
+    Python joins all threads at its end, however long they take: the data thread with a model that hangs, or one of
+    Faust's that two signals at once have caught at its start.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     for thread in threading.enumerate():
-        if thread.name.startswith(DATA_THREAD):
+        if thread is not threading.main_thread() and not thread.daemon:
             thread.join(_THREADS_GRACE_S)
             if thread.is_alive():
                 os._exit(code)

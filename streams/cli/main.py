@@ -38,17 +38,19 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Start here:
+  modelstream demo --events 20000
+  modelstream validate examples/flights/pipeline.yaml
+  modelstream run examples/flights/pipeline.yaml --broker localhost:9092
+""",
+)
 @click.version_option(modelstream.__version__, prog_name="modelstream")
 def modelstream_group() -> None:
-    r"""Run ONNX models on Kafka topics, in micro-batches.
-
-    \b
-    Start here:
-      modelstream demo --events 20000
-      modelstream validate examples/flights/pipeline.yaml
-      modelstream run examples/flights/pipeline.yaml --broker localhost:9092
-    """
+    """Run ONNX models on Kafka topics, in micro-batches."""
 
 
 def main() -> None:
