@@ -208,7 +208,9 @@ def _identity(infer: Infer) -> bytes:
     lines = []
     for model in infer.models:
         contract = getattr(model, "contract", None)
-        lines.append(f"{model.name}@{model.version} {getattr(contract, 'sha256', '')}")
+        # The digest is of the ONNX file; which class a score is of, say, stands in model.toml.
+        said = [getattr(contract, part, "") for part in ("sha256", "inputs", "outputs")]
+        lines.append(f"{model.name}@{model.version} {said!r}")
     lines += [repr(spec.name) for spec in infer.specs]
     return "\n".join(lines).encode()
 

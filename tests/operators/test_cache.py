@@ -163,7 +163,7 @@ def test_equal_rows_are_inferred_once(make_cached: Callable[..., CachedInfer]) -
     assert model.n_rows == 2
 
 
-@pytest.mark.parametrize("change", ["version", "file", "name", "one more"])
+@pytest.mark.parametrize("change", ["version", "file", "name", "outputs", "one more"])
 def test_another_model_never_gets_an_old_answer(
     make_cached: Callable[..., CachedInfer], tmp_path: Path, change: str
 ) -> None:
@@ -171,7 +171,9 @@ def test_another_model_never_gets_an_old_answer(
     write_model(tmp_path / "old", "m", affine([1, 2]), spec)
     version = "2" if change == "version" else "1"
     name = "k" if change == "name" else "m"
-    write_model(tmp_path / "new", name, affine([1, 2] if change == "name" else [3, 4]), spec, version)
+    weights = [3, 4] if change == "file" else [1, 2]
+    outputs = '[outputs.estimate]\ntensor = "value"\nkind = "value"\n' if change == "outputs" else ""
+    write_model(tmp_path / "new", name, affine(weights), spec + outputs, version)
     new = [load_model(tmp_path / "new", name)]
     if change == "one more":
         write_model(tmp_path / "old", "n", affine([1, 2]), spec)
