@@ -15,12 +15,12 @@ _MEASURED = pytest.StashKey[list[str]]()
 
 @pytest.fixture
 def make_slow_stream(kafka: Any, make_topics: Callable[..., list[str]], tmp_path: Path) -> Callable[..., KnownStream]:
-    """Make a stream with known answers whose batches take 0.2 s each: ``make_slow_stream(partitions=4)``."""
+    """Make a stream with known answers whose batches take a while: ``make_slow_stream(partitions=4, batch_s=0.5)``."""
 
-    def make(partitions: int = 2) -> KnownStream:
+    def make(partitions: int = 2, batch_s: float = 0.2) -> KnownStream:
         source, sink, dead = make_topics(kafka, "events", "predictions", "dead", partitions=partitions)
         stream = KnownStream(kafka.bootstrap, tmp_path, source, sink, dead, group=source.replace("events", "group"))
-        slow_down(stream, seconds=0.2)
+        slow_down(stream, batch_s)
         return stream
 
     return make

@@ -165,6 +165,15 @@ def wait_until_biting(*workers: WorkerProcess) -> list[int]:
     return [found["open_batches"] for found in stats]
 
 
+def wait_for_commit(stream: KnownStream, before: int, worker: WorkerProcess) -> None:
+    """Wait until the group has committed more events than before."""
+
+    def has_committed() -> bool:
+        return sum(committed_offsets(stream.bootstrap, stream.group, stream.source).values()) > before
+
+    wait_for(has_committed, "a commit", worker)
+
+
 def require_bite(bit: bool, why_not: str) -> None:
     """Fail a run in which the fault hit nothing: it proves nothing."""
     if not bit:
