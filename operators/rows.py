@@ -60,7 +60,7 @@ def convert_rows(
     try:
         return convert_all(rows)
     except SURPRISES:
-        pass
+        pass  # some row does not fit; which one, and why, is found below
     converted: list[_Converted] = []
     for start in range(0, len(rows), _STRETCH):
         stretch = rows[start : start + _STRETCH]

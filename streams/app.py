@@ -32,15 +32,12 @@ from modelstream.streams.settings import BrokerSettings, EngineLimits
 from modelstream.streams.transport import BatchStream, RecordBatchSchema, Transport
 from modelstream.streams.web import add_pages
 
-__all__ = ["DATA_THREAD", "App", "Counters", "app_from_environment", "create_app"]
+__all__ = ["App", "Counters", "app_from_environment", "create_app"]
 
 TRANSPORTS.aliases["modelstream"] = f"{Transport.__module__}:{Transport.__name__}"
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-#: What the name of the data thread begins with.
-DATA_THREAD = "modelstream-data"
 
 # Objects made and not yet freed before Python looks for cycles. Events are two of them each and never in a cycle, so
 # at the default of 700 every batch in flight is searched for nothing, again and again: 0.6 µs an event (measured,
@@ -85,7 +82,7 @@ class App(faust.App):
         self.counters = Counters()
         #: What the caches of stages have done, by step id.
         self.caches: Mapping[str, CacheCounters] = {}
-        self._data_thread = ThreadPoolExecutor(1, thread_name_prefix=DATA_THREAD)
+        self._data_thread = ThreadPoolExecutor(1, thread_name_prefix="modelstream-data")
         self._confirming: asyncio.Future[None] | None = None
         #: Whether somebody named the web server's port; else it takes the first free one.
         self.web_port_is_chosen = False

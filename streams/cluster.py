@@ -13,15 +13,15 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.settings import BrokerSettings
 
-__all__ = ["Cluster"]
+__all__ = ["SILENT_LOGGER", "Cluster"]
 
 # How long one request may take. With the connection attempts before it, still well below what a person waits for.
 _REQUEST_TIMEOUT_S = 8.0
 
-# librdkafka says on standard error what it cannot connect to; here the exception says it.
-_silent = logging.getLogger("modelstream.silent")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
+#: For librdkafka clients whose exceptions say what it would tell on standard error.
+SILENT_LOGGER = logging.getLogger("modelstream.silent")
+SILENT_LOGGER.addHandler(logging.NullHandler())
+SILENT_LOGGER.propagate = False
 
 
 class Cluster:
@@ -36,7 +36,7 @@ class Cluster:
     def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
         self._last_error: KafkaError | None = None
-        self._admin = AdminClient({**settings.librdkafka(), "error_cb": self._on_error}, logger=_silent)
+        self._admin = AdminClient({**settings.librdkafka(), "error_cb": self._on_error}, logger=SILENT_LOGGER)
 
     def _on_error(self, error: KafkaError) -> None:
         self._last_error = error
@@ -94,7 +94,7 @@ class Cluster:
             try:
                 future.result(timeout=_REQUEST_TIMEOUT_S)
             except KafkaException as error:
-                _silent.info("topic %s stays: %s", name, error.args[0].str())
+                SILENT_LOGGER.info("topic %s stays: %s", name, error.args[0].str())
 
     def _wait_until_known(self, topics: list[str]) -> None:
         deadline = time.monotonic() + _REQUEST_TIMEOUT_S

@@ -15,6 +15,7 @@ import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from modelstream.models.errors import BrokerUnavailable
+from modelstream.streams.cluster import SILENT_LOGGER
 from modelstream.streams.settings import BrokerSettings
 
 __all__ = ["as_ndjson", "read_topic"]
@@ -46,11 +47,6 @@ _NO_GROUP = "modelstream-consume"
 
 # What passes by itself when the broker is back.
 _PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT})
-
-# librdkafka says on standard error what it cannot connect to; here the exception says it.
-_silent = logging.getLogger("modelstream.silent")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +146,7 @@ class _Reader:
         self._topic = topic
         self._group = group
         config: dict[str, Any] = {**_CONFIG, **settings.librdkafka(), "group.id": group or _NO_GROUP}
-        self._consumer = Consumer({**config, "error_cb": self._on_error}, logger=_silent)
+        self._consumer = Consumer({**config, "error_cb": self._on_error}, logger=SILENT_LOGGER)
         # The end of each partition that is still to be reached; None for those that have none.
         self._ends: dict[int, int] | None = None
         self._error: KafkaError | None = None

@@ -6,13 +6,13 @@ on Kafka.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from modelstream.models.errors import BrokerUnavailable, ModelStreamError
+from modelstream.streams.cluster import SILENT_LOGGER
 from modelstream.streams.settings import BrokerSettings
 
 __all__ = ["DeliveryFailed", "produce_records"]
@@ -48,11 +48,6 @@ _CONFIG = {
 _RECORD_ERRORS = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD})
 # Said of records that were waiting when nobody answered.
 _NO_ANSWER = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
-
-# librdkafka says on standard error what it cannot connect to; here the exception says it.
-_silent = logging.getLogger("modelstream.silent")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
 
 
 class DeliveryFailed(ModelStreamError):
@@ -134,7 +129,7 @@ class _Sender:
         rate: float | None,
     ) -> None:
         callbacks = {"on_delivery": self._on_delivery, "error_cb": self._on_error}
-        self._producer = Producer({**_CONFIG, **settings.librdkafka(), **callbacks}, logger=_silent)
+        self._producer = Producer({**_CONFIG, **settings.librdkafka(), **callbacks}, logger=SILENT_LOGGER)
         self._bootstrap = settings.bootstrap
         self._topic = topic
         self._on_progress = on_progress
