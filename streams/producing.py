@@ -137,7 +137,7 @@ class _Sender:
         self._started = self._reported = time.monotonic()
         self._failure: KafkaError | None = None
         self._connection_error: KafkaError | None = None
-        self._n_failed = 0
+        self._n_failed = self._n_confirmed = 0
         self._stopped = False
         self.n_sent = 0
 
@@ -212,7 +212,10 @@ class _Sender:
         now = time.monotonic()
         if self._on_progress is not None and (at_once or now - self._reported >= _PROGRESS_EVERY_S):
             self._reported = now
-            self._on_progress(self.n_sent - self._n_failed - len(self._producer))
+            # The producer's length counts errors of the connection too until they are polled: this is what Kafka has
+            # at the least, and what it had before it still has.
+            self._n_confirmed = max(self._n_confirmed, self.n_sent - self._n_failed - len(self._producer))
+            self._on_progress(self._n_confirmed)
 
     def _on_delivery(self, error: KafkaError | None, _: Message | None = None) -> None:
         if error is not None:

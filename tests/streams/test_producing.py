@@ -157,6 +157,18 @@ def test_a_broker_that_is_not_there(monkeypatch):
     assert seen[-1] == 0
 
 
+def test_errors_that_wait_are_no_records_that_wait():
+    # librdkafka's queue holds both, and a progress of -2 records was shown once.
+    seen = []
+    sender = producing._Sender(BrokerSettings(f"127.0.0.1:{free_port()}"), "t", seen.append, None)
+    deadline = time.monotonic() + 20
+    while not len(sender._producer):
+        assert time.monotonic() < deadline, "no error within 20 s"
+        time.sleep(0.01)
+    sender._report(at_once=True)
+    assert seen == [0]
+
+
 def test_a_broker_that_dies_under_way(start_kafka, monkeypatch):
     monkeypatch.setitem(producing._CONFIG, "message.timeout.ms", 2000)
     kafka = start_kafka()
