@@ -13,7 +13,7 @@ Then every input is filled from the field of its own name, and the outputs are w
     fields = ["dep_delay", "distance"]
     [inputs.x]                           # or one vector field
     field = "readings"
-    width = 20                           # where the graph leaves it open
+    width = 20                           # where the graph leaves it open; "any" for rows of any length
 
     [outputs.score]                      # a field of the prediction
     tensor = "probabilities"             # where there are several outputs
@@ -30,14 +30,27 @@ Then every input is filled from the field of its own name, and the outputs are w
 
 from __future__ import annotations
 
-from modelstream.models.contract import DType, FieldSpec, InputSpec, ModelContract, OutputKind, OutputSpec, merge_fields
+from modelstream.models.contract import (
+    ANY_WIDTH,
+    DType,
+    FieldSpec,
+    InputSpec,
+    ModelContract,
+    OutputKind,
+    OutputSpec,
+    merge_fields,
+)
+from modelstream.models.cost import CostModel
 from modelstream.models.loading import DEFAULT_MAX_BYTES, load_model
 from modelstream.models.onnx_model import OnnxModel
 from modelstream.models.outputs import non_finite_rows
 from modelstream.models.registry import ModelVersion, find_version, list_models, version_key
+from modelstream.models.threads import cpu_budget
 
 __all__ = [
+    "ANY_WIDTH",
     "DEFAULT_MAX_BYTES",
+    "CostModel",
     "DType",
     "FieldSpec",
     "InputSpec",
@@ -46,6 +59,7 @@ __all__ = [
     "OnnxModel",
     "OutputKind",
     "OutputSpec",
+    "cpu_budget",
     "find_version",
     "list_models",
     "load_model",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from modelstream.models.errors import ConfigError
 
 __all__ = [
+    "ANY_WIDTH",
     "NUMPY_DTYPES",
     "Column",
     "ContractBreach",
@@ -26,6 +27,9 @@ __all__ = [
 
 #: A column: numbers as an array whose first axis is the rows, strings as a list.
 Column = NDArray[Any] | list[Any]
+
+#: The width of a vector field whose rows differ in length: all rows of one call are padded to one length.
+ANY_WIDTH = -1
 
 #: Types that a model's input can have.
 DType = Literal["float32", "float64", "int32", "int64", "bool", "string"]
@@ -75,7 +79,7 @@ class FieldSpec:
     dtype : DType
         Type that the column is cast to.
     width : int, optional
-        Number of values in each row of a vector field; None for a scalar field.
+        Number of values in each row of a vector field; `ANY_WIDTH` where rows may differ; None for a scalar field.
     """
 
     name: str
@@ -143,6 +147,10 @@ class ModelContract:
         What `OnnxModel.predict` returns, in this order.
     metrics, training : mapping
         As they stand in `model.toml`: how good the model was, and where it comes from.
+    row_by_row : bool, optional
+        Whether the graph takes one row at a time, because its batch axis is fixed at 1.
+    examples : mapping of str to list, optional
+        Values by field for trial rows, as they stand in `model.toml`.
 
     Examples
     --------
@@ -159,6 +167,8 @@ class ModelContract:
     outputs: tuple[OutputSpec, ...]
     metrics: Mapping[str, Any]
     training: Mapping[str, Any]
+    row_by_row: bool = False
+    examples: Mapping[str, list[Any]] = field(default_factory=dict)
 
     @property
     def required_fields(self) -> tuple[FieldSpec, ...]:
@@ -185,18 +195,20 @@ def merge_fields(fields: Iterable[FieldSpec]) -> tuple[FieldSpec, ...]:
     (FieldSpec(name='n', dtype='float64', width=None),)
     """
     merged: dict[str, FieldSpec] = {}
-    for field in fields:
-        known = merged.setdefault(field.name, field)
-        if known.width != field.width:
-            raise ConfigError("", f"field {field.name!r} is read {_width(known)} and {_width(field)}")
-        if known.dtype != field.dtype:
-            if "string" in (known.dtype, field.dtype):
-                raise ConfigError("", f"field {field.name!r} is read as {known.dtype} and as {field.dtype}")
-            merged[field.name] = FieldSpec(field.name, _widest(known.dtype, field.dtype), field.width)
+    for one in fields:
+        known = merged.setdefault(one.name, one)
+        if known.width != one.width:
+            raise ConfigError("", f"field {one.name!r} is read {_width(known)} and {_width(one)}")
+        if known.dtype != one.dtype:
+            if "string" in (known.dtype, one.dtype):
+                raise ConfigError("", f"field {one.name!r} is read as {known.dtype} and as {one.dtype}")
+            merged[one.name] = FieldSpec(one.name, _widest(known.dtype, one.dtype), one.width)
     return tuple(merged.values())
 
 
 def _width(field: FieldSpec) -> str:
+    if field.width == ANY_WIDTH:
+        return "as a vector of any length"
     return "as a scalar" if field.width is None else f"as a vector of {field.width}"
 
 

@@ -9,12 +9,24 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from modelstream.models.contract import ContractBreach, OutputKind
+from modelstream.models.contract import ANY_WIDTH, ContractBreach, OutputKind
 from modelstream.models.errors import did_you_mean
 
-__all__ = ["CONTRACT_FILE", "ContractFile", "InputTable", "OutputTable", "parse_contract"]
+__all__ = [
+    "CONTRACT_FILE",
+    "MAX_CONTRACT_BYTES",
+    "MODEL_FILE",
+    "ContractFile",
+    "InputTable",
+    "OutputTable",
+    "parse_contract",
+]
 
+MODEL_FILE = "model.onnx"
 CONTRACT_FILE = "model.toml"
+
+#: 1 MiB for `model.toml`: a thousand fields take 20 kB.
+MAX_CONTRACT_BYTES = 1024 * 1024
 
 _KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
 
@@ -40,6 +52,14 @@ def _classes(value: object) -> object:
     return value
 
 
+def _width(value: object) -> object:
+    if value == "any":
+        return ANY_WIDTH
+    if type(value) is not int or value < 1:
+        raise PydanticCustomError("value", 'should be a whole number from 1, or "any"')
+    return value
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -53,13 +73,14 @@ class InputTable(_Table):
         Scalar fields, packed in this order.
     field : str, optional
         One vector field.
-    width : int, optional
-        Values in each row of the vector field; needed only where the ONNX graph leaves it open.
+    width : int or "any", optional
+        Values in each row of the vector field; needed only where the ONNX graph leaves it open. With ``"any"``, read as
+        `ANY_WIDTH`, rows may differ in length.
     """
 
     fields: list[str] | None = Field(default=None, min_length=1)
     field: str | None = None
-    width: int | None = Field(default=None, ge=1)
+    width: Annotated[int | None, PlainValidator(_width)] = None
 
     @model_validator(mode="after")
     def _one_form(self) -> InputTable:

@@ -10,6 +10,8 @@
     ├── ModelError
     │   ├── ModelLoadError          a model that cannot serve; exit code 2
     │   └── InferenceError          a model that failed on these rows               (permanent)
+    │       ├── InferenceTimeout    it took too long
+    │       └── ModelUnavailable    it is left alone for now, since it failed on whole batches
     └── DependencyError             something outside is away                       (transient)
         ├── CacheUnavailable
         └── BrokerUnavailable       exit code 1
@@ -30,9 +32,11 @@ __all__ = [
     "DecodeError",
     "DependencyError",
     "InferenceError",
+    "InferenceTimeout",
     "ModelError",
     "ModelLoadError",
     "ModelStreamError",
+    "ModelUnavailable",
     "OperatorError",
     "SchemaError",
     "did_you_mean",
@@ -130,6 +134,14 @@ class ModelLoadError(ModelError):
 
 class InferenceError(ModelError):
     """ONNX Runtime failed on these rows, or the result is not what the contract says."""
+
+
+class InferenceTimeout(InferenceError):
+    """A call of ONNX Runtime took longer than it may."""
+
+
+class ModelUnavailable(InferenceError):
+    """The model was not asked, since it has failed on whole batches; its rows are not looked at one by one."""
 
 
 class DependencyError(ModelStreamError):

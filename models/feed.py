@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelstream.models.contract import NUMPY_DTYPES, Column, ContractBreach, DType, FieldSpec, InputSpec
+from modelstream.models.contract import ANY_WIDTH, NUMPY_DTYPES, Column, ContractBreach, DType, FieldSpec, InputSpec
 
 __all__ = ["build_feed"]
 
@@ -49,10 +49,14 @@ def _whole(spec: InputSpec, columns: Mapping[str, Column], n_rows: int) -> NDArr
     """Return the tensor of one field."""
     field = spec.fields[0]
     array = _cast(field.name, _column(field, columns, n_rows), field.dtype)
-    shape = (n_rows, field.width or 1) if spec.rank == 2 else (n_rows,)
+    if field.width == ANY_WIDTH and array.ndim == 2:
+        shape = array.shape  # the rows of this call have one length, whichever it is
+    else:
+        shape = (n_rows, field.width or 1) if spec.rank == 2 else (n_rows,)
     if array.shape != shape:
         if field.width not in (None, 1):
-            raise ContractBreach(f"column {field.name!r} has shape {array.shape}, expected {shape}")
+            wanted = f"({n_rows}, any)" if field.width == ANY_WIDTH else shape
+            raise ContractBreach(f"column {field.name!r} has shape {array.shape}, expected {wanted}")
         array = _one_per_row(field.name, array, n_rows).reshape(shape)
     # ONNX Runtime would copy as well, and then once more for each of its runs.
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from modelstream.models.contract import (
+    ANY_WIDTH,
     ContractBreach,
     DType,
     FieldSpec,
@@ -19,7 +20,7 @@ from modelstream.models.contract_file import CONTRACT_FILE, ContractFile, InputT
 from modelstream.models.errors import did_you_mean
 from modelstream.models.outputs import is_zipmap
 
-__all__ = ["fit_inputs", "fit_outputs"]
+__all__ = ["fit_inputs", "fit_outputs", "takes_single_rows"]
 
 _INPUT_TYPES: Mapping[str, DType] = {
     "tensor(float)": "float32",
@@ -55,6 +56,17 @@ def fit_inputs(file: ContractFile, tensors: Sequence[Any]) -> tuple[InputSpec, .
     return tuple(_fit_input(tensor, file.inputs.get(tensor.name)) for tensor in tensors)
 
 
+def takes_single_rows(tensors: Sequence[Any]) -> bool:
+    """Return whether the batch axis of an input is fixed at 1, so that rows have to go through one by one.
+
+    Parameters
+    ----------
+    tensors : sequence of onnxruntime.NodeArg
+        The inputs of the graph.
+    """
+    return any(list(tensor.shape)[:1] == [1] for tensor in tensors)
+
+
 def _fit_input(tensor: Any, table: InputTable | None) -> InputSpec:
     name, shape = tensor.name, list(tensor.shape)
     dtype = _INPUT_TYPES.get(tensor.type)
@@ -64,7 +76,8 @@ def _fit_input(tensor: Any, table: InputTable | None) -> InputSpec:
         )
     if len(shape) not in (1, 2):
         raise ContractBreach(f"input {name!r} has shape {_shape(shape)}; supported are [N], [N, 1] and [N, values]")
-    if isinstance(shape[0], int):
+    # With one row the graph works, row by row: `takes_single_rows`.
+    if isinstance(shape[0], int) and shape[0] != 1:
         raise ContractBreach(
             f"input {name!r} has shape {_shape(shape)}: its batch axis is fixed at {shape[0]}; "
             "export the model with a dynamic batch axis"
@@ -83,10 +96,11 @@ def _fields(tensor: str, table: InputTable, dtype: DType, width: int | None) -> 
         return tuple(FieldSpec(field, dtype) for field in table.fields)
     assert table.field is not None
     if table.width is None and width is None:
-        hint = f'add [{where}] with fields = ["…", "…"], or field = "…" and width = …'
+        hint = f'add [{where}] with fields = ["…", "…"], or field = "…" and width = … or "any"'
         raise ContractBreach(f"{where}: the graph leaves the width of this input open: {hint}", CONTRACT_FILE)
     if table.width is not None and width not in (None, table.width):
-        raise ContractBreach(f"{where}.width: is {table.width}, but the input takes {width}", CONTRACT_FILE)
+        said = '"any"' if table.width == ANY_WIDTH else table.width
+        raise ContractBreach(f"{where}.width: is {said}, but the input takes {width}", CONTRACT_FILE)
     # An input of one value reads a scalar column; a vector of one has to be asked for.
     return (FieldSpec(table.field, dtype, table.width or (width if width != 1 else None)),)
 

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from modelstream.models.contract import ContractBreach, ModelContract, merge_fields
-from modelstream.models.contract_file import CONTRACT_FILE, ContractFile, parse_contract
+from modelstream.models.contract_file import CONTRACT_FILE, MAX_CONTRACT_BYTES, MODEL_FILE, ContractFile, parse_contract
+from modelstream.models.edges import refuse_edge_surprises
 from modelstream.models.errors import ConfigError, ModelLoadError
-from modelstream.models.fitting import fit_inputs, fit_outputs
+from modelstream.models.fitting import fit_inputs, fit_outputs, takes_single_rows
 from modelstream.models.onnx_model import OnnxModel
 from modelstream.models.outputs import is_zipmap
+from modelstream.models.providers import find_provider
 from modelstream.models.registry import ModelVersion, find_version
 from modelstream.models.session import open_session
-from modelstream.models.trial import Trial, check_trial, run_trial, trial_columns
+from modelstream.models.trial import Trial, check_trial, padding_is_neutral, run_trials
 
 __all__ = ["DEFAULT_MAX_BYTES", "load_model"]
-
-MODEL_FILE = "model.onnx"
 
 #: 512 MiB: any model that scores a stream on a CPU is far smaller, and a wrong file should not fill the memory.
 DEFAULT_MAX_BYTES = 512 * 1024 * 1024
 
-#: 1 MiB for `model.toml`: a thousand fields take 20 kB.
-_MAX_CONTRACT_BYTES = 1024 * 1024
+#: Edge rows are tried at every start where they delay it by a fraction of a second only: some 15 calls.
+_CHEAP_S = 0.01
 
 
-def load_model(models_dir: Path, reference: str, *, max_bytes: int = DEFAULT_MAX_BYTES, path: str = "") -> OnnxModel:
+def load_model(
+    models_dir: Path,
+    reference: str,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    path: str = "",
+    provider: str = "cpu",
+    timeout_s: float | None = None,
+) -> OnnxModel:
     """Load a model version and check that it keeps its contract.
 
     The digest is checked on the very bytes that ONNX Runtime gets, so a file that is replaced meanwhile does no harm.
@@ -42,6 +51,11 @@ def load_model(models_dir: Path, reference: str, *, max_bytes: int = DEFAULT_MAX
         Largest ONNX file that is read.
     path : str, optional
         Where the reference stands, such as ``stages[1].infer.models[0]``, for a `ConfigError`.
+    provider : str, optional
+        What ONNX Runtime computes on, such as ``cuda``.
+    timeout_s : float, optional
+        Seconds that a call of `OnnxModel.predict` may take; a call is stopped before the next node of the graph.
+        Without it there is no limit, and no watchdog.
 
     Returns
     -------
@@ -51,7 +65,7 @@ def load_model(models_dir: Path, reference: str, *, max_bytes: int = DEFAULT_MAX
     Raises
     ------
     ConfigError
-        If there is no such model or version.
+        If there is no such model or version, or the installed ONNX Runtime has no such provider.
     ModelLoadError
         If its files are missing, broken, changed, too large or outside of the directory, or the model does not do
         what `model.toml` says.
@@ -62,29 +76,46 @@ def load_model(models_dir: Path, reference: str, *, max_bytes: int = DEFAULT_MAX
     (FieldSpec(name='dep_delay', dtype='float32', width=None),)
     """
     found = find_version(models_dir, reference, path)
+    find_provider(provider, path)
     try:
-        return _load(models_dir, found, max_bytes)
+        return _load(models_dir, found, max_bytes, provider, timeout_s)
     except ContractBreach as error:
         raise ModelLoadError(found.name, found.version, f"{found.directory / error.file}: {error}") from None
 
 
-def _load(models_dir: Path, found: ModelVersion, max_bytes: int) -> OnnxModel:
-    file = parse_contract(_read(models_dir, found.directory / CONTRACT_FILE, _MAX_CONTRACT_BYTES))
+def _load(models_dir: Path, found: ModelVersion, max_bytes: int, provider: str, timeout_s: float | None) -> OnnxModel:
+    file = parse_contract(_read(models_dir, found.directory / CONTRACT_FILE, MAX_CONTRACT_BYTES))
     _check_identity(file, found)
     content = _read(models_dir, found.directory / MODEL_FILE, max_bytes)
     _check_digest(file, content)
-    session = open_session(content)
+    session = open_session(content, provider)
     del content  # ONNX Runtime has its own copy.
     inputs = fit_inputs(file, session.get_inputs())
     try:
         merge_fields(field for spec in inputs for field in spec.fields)
     except ConfigError as error:
         raise ContractBreach(error.problem, CONTRACT_FILE) from None
-    trial = run_trial(session, inputs, trial_columns(inputs, file.examples))
-    outputs = fit_outputs(file, trial.batch)
-    sample = check_trial(outputs, trial)
-    contract = ModelContract(file.name, file.version, file.sha256.lower(), inputs, outputs, file.metrics, file.training)
-    return OnnxModel(contract, session, sample, _notes(contract, trial))
+    row_by_row = takes_single_rows(session.get_inputs())
+    trials = run_trials(session, inputs, file.examples, row_by_row)
+    outputs = fit_outputs(file, trials[0].batch)
+    sample = check_trial(outputs, trials)
+    neutral = padding_is_neutral(session, inputs, outputs, trials[0], row_by_row)
+    contract = ModelContract(
+        name=file.name,
+        version=file.version,
+        sha256=file.sha256.lower(),
+        inputs=inputs,
+        outputs=outputs,
+        metrics=file.metrics,
+        training=file.training,
+        row_by_row=row_by_row,
+        examples=file.examples,
+    )
+    notes = tuple(_notes(contract, trials[0], neutral))
+    model = OnnxModel(contract, session, sample, notes, timeout_s=timeout_s, padding_is_neutral=neutral)
+    if trials[0].seconds < _CHEAP_S and not row_by_row:
+        refuse_edge_surprises(model)
+    return model
 
 
 def _read(models_dir: Path, path: Path, max_bytes: int) -> bytes:
@@ -128,10 +159,21 @@ def _check_digest(file: ContractFile, content: bytes) -> None:
         )
 
 
-def _notes(contract: ModelContract, trial: Trial) -> tuple[str, ...]:
-    return tuple(
-        f"output {spec.tensor!r} is a ZipMap, a Python dict for each row, which takes 10 times as long as a tensor; "
-        "export the model with options={'zipmap': False}"
-        for spec in contract.outputs
-        if is_zipmap(trial.batch[spec.tensor])
-    )
+def _notes(contract: ModelContract, trial: Trial, neutral: bool) -> Iterator[str]:
+    for spec in contract.outputs:
+        if is_zipmap(trial.batch[spec.tensor]):
+            yield (
+                f"output {spec.tensor!r} is a ZipMap, a Python dict for each row, which takes 10 times as long as a "
+                "tensor; export the model with options={'zipmap': False}"
+            )
+    if contract.row_by_row:
+        yield (
+            f"its batch axis is fixed at 1: rows go through one by one, at {trial.seconds * 1e6:.0f} µs each; "
+            f"export the model with a dynamic batch axis, as torch's dynamic_axes={{{contract.inputs[0].tensor!r}: "
+            "{0: 'n'}}"
+        )
+    if not neutral:
+        yield (
+            "zeros at the end of a row change its answer: only rows of one length can share a call; "
+            "mask the padding in the model"
+        )

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from modelstream.models.binding import BOUND_PROVIDERS, BoundSession
 from modelstream.models.contract import ContractBreach
 from modelstream.models.external_data import refuse_external_data
+from modelstream.models.providers import find_provider, provider_chain
+from modelstream.models.watchdog import within
 
-__all__ = ["open_session", "run_session"]
+__all__ = ["open_session", "run_rows", "run_session"]
 
 #: Above ERROR: a failing row is reported once, by us, and not on stderr for every row too.
 _LOG_FATAL = 4
@@ -20,28 +25,60 @@ _LOG_FATAL = 4
 _MESSAGE_CHARS = 300
 
 
-def open_session(content: bytes) -> Any:
-    """Return an inference session on the CPU for an ONNX file.
+def open_session(content: bytes, provider: str = "cpu") -> Any:
+    """Return an inference session for an ONNX file.
 
-    One thread runs a call from end to end: workers scale by processes and partitions, and a pool of spinning threads
-    in each would cost them up to twice the time on a busy machine.
+    On the CPU one thread runs a call from end to end: workers scale by processes and partitions, and a pool of spinning
+    threads in each would cost them up to twice the time on a busy machine.
 
     Parameters
     ----------
     content : bytes
         The ONNX file.
+    provider : str, optional
+        What it runs on, such as ``cuda``. Nodes that the provider does not know run on the CPU.
+
+    Returns
+    -------
+    onnxruntime.InferenceSession or BoundSession
+        The session.
 
     Raises
     ------
+    ConfigError
+        If the installed ONNX Runtime has no such provider.
     ContractBreach
-        If ONNX Runtime cannot load it, or if it is not whole in itself.
+        If ONNX Runtime cannot load it, or if it is not whole in itself, or the provider does not start.
     """
     # Imported here: producing, consuming and --help need no inference, and it takes 60 ms and 20 MB.
     import onnxruntime
 
+    wanted = find_provider(provider)
     if not content:
         raise ContractBreach("is empty; export the model again")
     refuse_external_data(content)
+    options = _options(onnxruntime)
+    providers = provider_chain(wanted, onnxruntime.get_available_providers())
+    try:
+        # The fallback would print to stdout, which is for predictions, and then run into the same error again.
+        session = onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=False)
+        # Names that are no UTF-8 raise only when they are looked at, so look at all of them now.
+        for tensor in (*session.get_inputs(), *session.get_outputs()):
+            str(tensor)
+    except Exception as error:
+        raise ContractBreach(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load it: {_first_line(error)}; export the model again"
+        ) from None
+    # ONNX Runtime goes on without a provider whose libraries are not there, and says so in its log only.
+    if session.get_providers()[0] != wanted:
+        raise ContractBreach(
+            f"the execution provider {provider!r} does not start: its libraries or its device are missing; "
+            "see https://onnxruntime.ai/docs/execution-providers, or choose another provider"
+        )
+    return BoundSession(session) if wanted in BOUND_PROVIDERS else session
+
+
+def _options(onnxruntime: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -54,40 +91,85 @@ def open_session(content: bytes) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # Bytes are never taken for ONNX Runtime's own format, which is loaded with fewer checks.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    try:
-        # The fallback would print to stdout, which is for predictions, and then run into the same error again.
-        session = onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"], enable_fallback=False
-        )
-        # Names that are no UTF-8 raise only when they are looked at, so look at all of them now.
-        for tensor in (*session.get_inputs(), *session.get_outputs()):
-            str(tensor)
-    except Exception as error:
-        raise ContractBreach(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load it: {_first_line(error)}; export the model again"
-        ) from None
-    return session
+    return options
 
 
-def run_session(session: Any, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> list[Any]:
+def run_session(
+    session: Any, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]], timeout_s: float | None = None
+) -> list[Any]:
     """Run a session.
 
     Parameters
     ----------
-    session : onnxruntime.InferenceSession
+    session : onnxruntime.InferenceSession or BoundSession
         The session.
     outputs : sequence of str
         Tensors to return.
     feed : mapping of str to ndarray
         Every input tensor.
+    timeout_s : float, optional
+        Seconds after which the call is stopped, before the next node of the graph.
 
     Raises
     ------
     ContractBreach
         With the first line of the message, if ONNX Runtime fails.
+    CallTimeout
+        If it takes longer.
     """
+    if timeout_s is None:
+        return _call(session, outputs, feed)
+    with within(timeout_s) as options:
+        return _call(session, outputs, feed, options)
+
+
+def run_rows(
+    session: Any, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]], timeout_s: float | None = None
+) -> list[Any]:
+    """Run a session that takes one row at a time on each row of a feed.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession or BoundSession
+        The session.
+    outputs : sequence of str
+        Tensors to return.
+    feed : mapping of str to ndarray
+        Every input tensor, with one row or more.
+    timeout_s : float, optional
+        Seconds after which the rows together are stopped.
+
+    Raises
+    ------
+    ContractBreach
+        If ONNX Runtime fails on a row, or an output has another shape for each row.
+    CallTimeout
+        If it takes longer.
+    """
+    n_rows = len(next(iter(feed.values())))
+    rows = [{name: array[row : row + 1] for name, array in feed.items()} for row in range(n_rows)]
+    if timeout_s is None:
+        results = [_call(session, outputs, row) for row in rows]
+    else:
+        with within(timeout_s) as options:
+            results = [_call(session, outputs, row, options) for row in rows]
+    return [_joined(name, parts) for name, parts in zip(outputs, zip(*results, strict=True), strict=True)]
+
+
+def _joined(name: str, parts: Sequence[Any]) -> Any:
+    """Return one output of all rows."""
+    if isinstance(parts[0], list):  # a ZipMap: one dict for each row
+        return list(chain.from_iterable(parts))
     try:
-        results: list[Any] = session.run(outputs, feed)
+        return np.concatenate(parts)
+    except ValueError:
+        shapes = " and ".join(sorted({str(part.shape) for part in parts}))
+        raise ContractBreach(f"output {name!r} of a single row is of shape {shapes}; rows cannot be joined") from None
+
+
+def _call(session: Any, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]], options: Any = None) -> list[Any]:
+    try:
+        results: list[Any] = session.run(outputs, feed, options)
     # The binding raises classes that have no base of their own, and ValueError, RuntimeError, UnicodeEncodeError.
     except Exception as error:
         raise ContractBreach(f"ONNX Runtime: {_first_line(error)}") from error
@@ -96,6 +178,10 @@ def run_session(session: Any, outputs: Sequence[str], feed: Mapping[str, NDArray
 
 def _first_line(error: Exception) -> str:
     """Return what ONNX Runtime says, without its code, source file and C++ signature."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", str(error).strip() or type(error).__name__)
+    text = re.sub(
+        r"^(\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |Error in execution: )",
+        "",
+        str(error).strip() or type(error).__name__,
+    )
     line = re.sub(r"/\S+:\d+ .*?\) ", "", text.splitlines()[0])
     return line.rstrip(" .")[:_MESSAGE_CHARS]

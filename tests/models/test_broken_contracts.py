@@ -49,6 +49,10 @@ TWO_VALUES = build(
 CONSTANT = build(
     [helper.make_node("Neg", ["c"], ["value"])], {}, {"value": ANY}, {"c": np.ones(2, np.float32)}
 ).SerializeToString()
+OPEN: Tensor = ("float32", [None, None])
+ROWS_OF_ANY_LENGTH = build(
+    [helper.make_node("Add", ["x", "y"], ["value"])], {"x": OPEN, "y": OPEN}, {"value": ANY}
+).SerializeToString()
 SOFTMAX = node("Softmax", TWO, TWO)
 CANNOT = "ONNX Runtime {ort} cannot load it: "
 SCORE = "[outputs.score]\nclass = "
@@ -74,6 +78,16 @@ TOML = {
         "inputs.x.fields: names 1 field, but the input takes 2 values",
     ),
     "wrong width": (X2, "[inputs.x]\nfield = 'a'\nwidth = 3", "inputs.x.width: is 3, but the input takes 2"),
+    "any width where the graph has one": (
+        X2,
+        '[inputs.x]\nfield = "a"\nwidth = "any"',
+        'inputs.x.width: is "any", but the input takes 2',
+    ),
+    "two widths": (
+        ROWS_OF_ANY_LENGTH,
+        '[inputs.x]\nfield = "a"\nwidth = "any"\n[inputs.y]\nfield = "a"\nwidth = 2',
+        "field 'a' is read as a vector of any length and as a vector of 2",
+    ),
     "input not covered": (
         node("Identity", ("float32", [None, None]), ANY),
         "",
@@ -130,9 +144,9 @@ GRAPHS = {
         "input 'x' has shape []; supported are [N], [N, 1] and",
     ),
     "fixed batch axis": (
-        node("Neg", ("float32", [1, 2]), ANY),
+        node("Neg", ("float32", [4, 2]), ANY),
         "",
-        "input 'x' has shape [1, 2]: its batch axis is fixed at 1; export the model with a dynamic batch axis",
+        "input 'x' has shape [4, 2]: its batch axis is fixed at 4; export the model with a dynamic batch axis",
     ),
     "no input": (CONSTANT, "", "has no input; there is nothing to predict from"),
     "dynamic in name only": (
@@ -149,6 +163,16 @@ GRAPHS = {
         node("ReduceSum", ONE, ANY, keepdims=0),
         "[outputs.value]",
         "output 'value' is float32 of shape (); as value 'value' it should be one row for each of 5",
+    ),
+    "dynamic in name only, second axis": (
+        node("Reshape", OPEN, ANY, [-1, 8]),
+        '[inputs.x]\nfield = "x"\nwidth = "any"',
+        "takes rows of 8 values but not of 13: ",
+    ),
+    "as long as the row is": (
+        node("Neg", OPEN, OPEN),
+        '[inputs.x]\nfield = "x"\nwidth = "any"',
+        "output 'value' is as long as the row is; only outputs of one size can be read",
     ),
     "neighbours matter": (node("CumSum", second=0, reverse=1), "", "output 'value' of trial row 0 is 0.636"),
     "broken weights": (

@@ -1,0 +1,192 @@
+"""What a call of a model costs: t(n) = b + a·n, learnt from the calls themselves."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from statistics import median
+
+__all__ = ["MAX_KNEE_ROWS", "CostModel"]
+
+#: The knee where rows cost nothing that can be measured: no batch is ever so large.
+MAX_KNEE_ROWS = 1_000_000
+
+#: Calls of a size class that its median is taken over. Odd; up to 15 of them may be outliers; a new cost is believed
+#: after 16 calls.
+_KEPT_CALLS = 31
+
+#: Calls after which a size class that was not seen again counts half.
+_HALF_LIFE_CALLS = 200
+
+#: The line moves little by one call, and costs 10 µs to draw: at first it is drawn for each, later for every eighth.
+_FIRST_CALLS, _CALLS_PER_FIT = 64, 8
+
+#: The knee is looked for down to this share of the smallest batch seen, and no further at once: of large batches alone
+#: the fixed cost is a guess, and a batcher that follows it to 1 row would lose what batching gives.
+_REACH = 8
+
+#: The least weight of a size class. One that was not seen for long no longer tells how fast the model is, but still
+#: tells rows from calls where nothing newer does.
+_LEAST_WEIGHT = 1e-6
+
+
+class CostModel:
+    """An online fit of t(n) = b + a·n, in seconds, that forgets, and that a descheduled thread does not mislead.
+
+    Calls are kept by size class (1, 2-3, 4-7, 8-15, … rows); the line goes through the median of each class, weighted
+    by the relative error, since the noise of a measured time grows with the time.
+
+    It has no clock and no lock: one thread at a time observes and asks.
+
+    Notes
+    -----
+    Of one size class alone nobody can tell b from a. Then half of the time counts as fixed: the knee is nine times the
+    size seen, so that a batcher which grows towards it sees another class, and the time of a larger batch is not taken
+    for nothing.
+
+    Examples
+    --------
+    >>> cost = CostModel()
+    >>> for n_rows in (1, 10, 100, 1000):
+    ...     cost.observe(n_rows, 4e-6 + 0.1e-6 * n_rows)
+    >>> round(cost.fixed_s * 1e6, 3), round(cost.per_row_s * 1e6, 3), cost.knee()
+    (4.0, 0.1, 360)
+    """
+
+    __slots__ = ("_classes", "_fixed_s", "_n_fitted", "_n_observed", "_per_row_s", "_smallest")
+
+    def __init__(self) -> None:
+        self._classes: dict[int, _SizeClass] = {}
+        self._n_observed = 0
+        self._fixed_s = 0.0
+        self._per_row_s = 0.0
+        self._smallest = 0.0
+        self._n_fitted = 0
+
+    def observe(self, n_rows: int, seconds: float) -> None:
+        """Learn from one call.
+
+        Parameters
+        ----------
+        n_rows : int
+            Rows of the call; none teach nothing and are passed over.
+        seconds : float
+            How long it took; what is negative or not finite is passed over.
+        """
+        if n_rows < 1 or not 0 <= seconds < math.inf:
+            return
+        self._n_observed += 1
+        size = n_rows.bit_length()
+        known = self._classes.get(size)
+        if known is None:
+            known = self._classes[size] = _SizeClass()
+        known.add(n_rows, seconds, self._n_observed)
+
+    @property
+    def n_observed(self) -> int:
+        """Calls learnt from."""
+        return self._n_observed
+
+    @property
+    def fixed_s(self) -> float:
+        """Seconds that a call costs however few rows it has: b; 0 before the first call."""
+        self._fit()
+        return self._fixed_s
+
+    @property
+    def per_row_s(self) -> float:
+        """Seconds that each row adds: a; 0 before the first call."""
+        self._fit()
+        return self._per_row_s
+
+    def seconds(self, n_rows: int) -> float:
+        """Return how long a call with so many rows takes; it never falls as the rows grow.
+
+        Parameters
+        ----------
+        n_rows : int
+            Rows of the call.
+        """
+        self._fit()
+        return self._fixed_s + self._per_row_s * n_rows
+
+    def knee(self, overhead: float = 0.1) -> int:
+        """Return the smallest number of rows at which the fixed cost is at most this share of a call's time.
+
+        Beyond it a larger batch adds latency and hardly any throughput.
+
+        Parameters
+        ----------
+        overhead : float, optional
+            The share, above 0 and below 1.
+
+        Returns
+        -------
+        int
+            From an eighth of the smallest batch seen to `MAX_KNEE_ROWS`; the latter before the first call, since
+            nothing speaks against a large batch.
+        """
+        self._fit()
+        fixed_s = self._fixed_s * (1 - overhead)
+        per_row_s = self._per_row_s * overhead
+        # Compared before they are divided, which could overflow.
+        if fixed_s >= per_row_s * MAX_KNEE_ROWS and (fixed_s > 0 or not self._n_observed):
+            return MAX_KNEE_ROWS
+        # Rounding must not turn 360 into 361.
+        knee = math.ceil(fixed_s / per_row_s - 1e-9) if fixed_s > 0 else 1
+        return max(1, knee, math.ceil(self._smallest / _REACH))
+
+    def _fit(self) -> None:
+        """Put the line through the medians; least squares of the relative errors, neither coefficient negative."""
+        n_new = self._n_observed - self._n_fitted
+        if not n_new or (n_new < _CALLS_PER_FIT and self._n_fitted >= _FIRST_CALLS):
+            return
+        self._n_fitted = self._n_observed
+        points = [(*known.medians(), known.weight(self._n_observed)) for known in self._classes.values()]
+        self._smallest = min(n for n, _, _ in points)
+        if len(points) == 1:
+            n, t, _ = points[0]
+            self._fixed_s, self._per_row_s = t / 2, t / 2 / n
+            return
+        # Below a nanosecond no clock can see, and a class of zero time would outweigh every other.
+        weighted = [(n, t, weight / max(t, 1e-9) ** 2) for n, t, weight in points]
+        total = sum(w for _, _, w in weighted)
+        mean_n = sum(w * n for n, _, w in weighted) / total
+        mean_t = sum(w * t for _, t, w in weighted) / total
+        spread = sum(w * (n - mean_n) ** 2 for n, _, w in weighted)
+        slope = sum(w * (n - mean_n) * (t - mean_t) for n, t, w in weighted) / spread
+        fixed = mean_t - slope * mean_n
+        if slope < 0:
+            fixed, slope = mean_t, 0.0
+        elif fixed < 0:
+            fixed = 0.0
+            slope = sum(w * n * t for n, t, w in weighted) / sum(w * n * n for n, _, w in weighted)
+        self._fixed_s, self._per_row_s = fixed, slope
+
+
+class _SizeClass:
+    """The last calls of one size class, and when the last one was."""
+
+    __slots__ = ("_last", "_medians", "_rows", "_seconds")
+
+    def __init__(self) -> None:
+        self._rows: deque[int] = deque(maxlen=_KEPT_CALLS)
+        self._seconds: deque[float] = deque(maxlen=_KEPT_CALLS)
+        self._last = 0
+        self._medians: tuple[float, float] | None = None
+
+    def add(self, n_rows: int, seconds: float, now: int) -> None:
+        self._rows.append(n_rows)
+        self._seconds.append(seconds)
+        self._last = now
+        self._medians = None
+
+    def medians(self) -> tuple[float, float]:
+        # Time grows with the rows, so the median of the times is the time of the median of the rows.
+        if self._medians is None:
+            self._medians = float(median(self._rows)), median(self._seconds)
+        return self._medians
+
+    def weight(self, now: int) -> float:
+        faded: float = 0.5 ** ((now - self._last) / _HALF_LIFE_CALLS)
+        return max(_LEAST_WEIGHT, len(self._seconds) * faded)

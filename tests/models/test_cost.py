@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelstream.models.cost import MAX_KNEE_ROWS, CostModel
+
+# From a tiny network to 500 trees: µs for a call, µs for a row.
+COSTS = st.tuples(st.floats(1e-6, 1e-3), st.floats(1e-8, 1e-4))
+CALLS = st.lists(st.tuples(st.integers(1, 100_000), st.floats(0, 1e3)), max_size=200)
+
+
+def learnt(fixed_s: float, per_row_s: float, seed: int, outliers: float = 0.0, calls: int = 500) -> CostModel:
+    """Return the fit of calls of 1 to 2048 rows, with 10 % of noise, and outliers of 50 times their time."""
+    rng = random.Random(seed)
+    cost = CostModel()
+    for _ in range(calls):
+        n_rows = int(2 ** rng.uniform(0, 11))
+        seconds = (fixed_s + per_row_s * n_rows) * math.exp(rng.gauss(0, 0.1))
+        cost.observe(n_rows, seconds * (50 if rng.random() < outliers else 1))
+    return cost
+
+
+@given(COSTS, st.integers(0, 1000))
+def test_recovers_what_a_call_and_what_a_row_costs(costs: tuple[float, float], seed: int) -> None:
+    fixed_s, per_row_s = costs
+    cost = learnt(fixed_s, per_row_s, seed)
+    # Each is recovered where it is felt: within 2048 rows one of them may drown in the noise of the other.
+    if fixed_s > per_row_s:
+        assert cost.fixed_s == pytest.approx(fixed_s, rel=0.25)
+    if per_row_s * 2048 > fixed_s:
+        assert cost.per_row_s == pytest.approx(per_row_s, rel=0.25)
+    for n_rows in (1, 10, 100, 1000):
+        assert cost.seconds(n_rows) == pytest.approx(fixed_s + per_row_s * n_rows, rel=0.15)
+
+
+@given(COSTS, st.integers(0, 1000))
+def test_outliers_hardly_move_the_knee(costs: tuple[float, float], seed: int) -> None:
+    fixed_s, per_row_s = costs
+    expected = 9 * fixed_s / per_row_s
+    knee = learnt(fixed_s, per_row_s, seed, outliers=0.05).knee()
+    if 5 < expected < 5000:
+        assert 0.6 * expected <= knee <= 1.6 * expected + 1
+
+
+@given(CALLS, st.floats(0.01, 0.9))
+def test_is_never_negative_never_falls_and_always_answers(calls: list[tuple[int, float]], overhead: float) -> None:
+    cost = CostModel()
+    for n_rows, seconds in calls:
+        cost.observe(n_rows, seconds)
+        assert cost.fixed_s >= 0
+        assert cost.per_row_s >= 0
+        assert 1 <= cost.knee(overhead) <= MAX_KNEE_ROWS
+    times = [cost.seconds(n_rows) for n_rows in (0, 1, 2, 100, 100_000)]
+    assert times == sorted(times)
+    assert all(map(math.isfinite, times))
+    assert cost.n_observed == len(calls)
+
+
+@given(CALLS, CALLS)
+def test_the_knee_holds_its_share(first: list[tuple[int, float]], second: list[tuple[int, float]]) -> None:
+    cost = CostModel()
+    for n_rows, seconds in first + second:
+        cost.observe(n_rows, seconds)
+    if cost.per_row_s and (knee := cost.knee()) < MAX_KNEE_ROWS:
+        assert cost.fixed_s <= 0.1 * cost.seconds(knee) * (1 + 1e-6)
+
+
+def test_before_the_first_call_nothing_is_known() -> None:
+    cost = CostModel()
+    assert (cost.fixed_s, cost.per_row_s, cost.seconds(9), cost.n_observed) == (0, 0, 0, 0)
+    assert cost.knee() == MAX_KNEE_ROWS
+
+
+def test_one_size_alone_counts_half_as_fixed() -> None:
+    cost = CostModel()
+    for _ in range(5):
+        cost.observe(100, 2e-3)
+    assert cost.fixed_s == pytest.approx(1e-3)
+    assert cost.per_row_s == pytest.approx(1e-5)
+    assert cost.knee() == 900
+
+
+@pytest.mark.parametrize(("n_rows", "seconds"), [(0, 1.0), (-1, 1.0), (1, -1e-9), (1, math.nan), (1, math.inf)])
+def test_what_is_no_measurement_is_passed_over(n_rows: int, seconds: float) -> None:
+    cost = CostModel()
+    cost.observe(n_rows, seconds)
+    assert cost.n_observed == 0
+
+
+def test_a_new_cost_is_believed_after_a_few_calls_of_a_size() -> None:
+    sizes = (1, 10, 100, 1000)
+    cost = CostModel()
+    for seconds, calls in ((1e-6, 200), (3e-6, 16)):
+        for _ in range(calls):
+            for n_rows in sizes:
+                cost.observe(n_rows, seconds * (10 + n_rows))
+    assert [cost.seconds(n_rows) for n_rows in sizes] == pytest.approx([3e-6 * (10 + n_rows) for n_rows in sizes])
+
+
+def test_sizes_not_seen_for_long_yield_to_those_seen_now() -> None:
+    cost = CostModel()
+    for _ in range(31):
+        for n_rows in (1, 10, 100):
+            cost.observe(n_rows, 1e-5 + 1e-6 * n_rows)
+    for _ in range(10_000):
+        cost.observe(10, 5e-5)
+        cost.observe(100, 5e-4)
+    assert cost.seconds(10) == pytest.approx(5e-5, rel=0.01)
+    assert cost.seconds(100) == pytest.approx(5e-4, rel=0.01)
+
+
+def test_of_large_batches_alone_the_knee_does_not_fall_to_one_row() -> None:
+    cost = CostModel()
+    cost.observe(400, 0.9 * 400e-6)
+    cost.observe(1000, 1.1 * 1000e-6)  # noise: as if a call itself cost less than nothing
+    assert cost.fixed_s == 0
+    assert cost.knee() == 50
+
+
+def test_time_that_no_clock_can_see_costs_nothing() -> None:
+    cost = CostModel()
+    for n_rows in (1, 10):
+        cost.observe(n_rows, 0.0)
+    assert (cost.fixed_s, cost.per_row_s, cost.knee()) == (0, 0, 1)
