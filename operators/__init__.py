@@ -4,16 +4,20 @@ They know nothing of Faust, Kafka or topics; `modelstream.streams` runs them, an
 """
 
 from modelstream.operators.batch import Column, EventBatch, Fault, Lineage, ModelOutput, RowStatus, Settled
-from modelstream.operators.codecs import JsonCodec
+from modelstream.operators.codecs import Codec
 from modelstream.operators.encode import PredictionEncoder
 from modelstream.operators.extract import Extract
+from modelstream.operators.f32_format import VectorFormat
 from modelstream.operators.fields import MISSING, ColumnSpec, read_columns
 from modelstream.operators.filter import Filter
 from modelstream.operators.infer import Infer, ScoringModel
+from modelstream.operators.json_format import JsonFormat
+from modelstream.operators.msgpack_format import MsgpackFormat
 from modelstream.operators.operator import Operator, run_isolated
 
 __all__ = [
     "MISSING",
+    "Codec",
     "Column",
     "ColumnSpec",
     "EventBatch",
@@ -21,14 +25,16 @@ __all__ = [
     "Fault",
     "Filter",
     "Infer",
-    "JsonCodec",
+    "JsonFormat",
     "Lineage",
     "ModelOutput",
+    "MsgpackFormat",
     "Operator",
     "PredictionEncoder",
     "RowStatus",
     "ScoringModel",
     "Settled",
+    "VectorFormat",
     "read_columns",
     "run_isolated",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import chain, compress
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,25 @@ from numpy.typing import NDArray
 from modelstream.models.contract import Column
 
 __all__ = [
+    "REASONS",
+    "CacheState",
     "Column",
     "EventBatch",
     "Fault",
     "Lineage",
     "ModelOutput",
     "RowStatus",
+    "Rows",
     "Settled",
     "concat_columns",
+    "join_alike",
     "select_rows",
 ]
+
+_T = TypeVar("_T")
+
+#: Some rows of a batch: indices, a mask, or a slice, which is the fastest.
+Rows = NDArray[Any] | slice
 
 
 class RowStatus(IntEnum):
@@ -36,6 +45,36 @@ class RowStatus(IntEnum):
     REJECTED = 2
 
 
+class CacheState(IntEnum):
+    """Where the answer to a row comes from, in a stage with a cache."""
+
+    #: The models were asked, and the cache was not.
+    BYPASSED = 0
+    #: The models were asked, since the cache did not know.
+    MISS = 1
+    #: From this process's memory.
+    MEMORY = 2
+    #: From Redis.
+    REDIS = 3
+    #: From an equal row that was being computed, of this batch or another one.
+    COALESCED = 4
+
+
+#: What rows are rejected for.
+REASONS = (
+    "undecodable",
+    "too_large",
+    "too_deep",
+    "missing_field",
+    "wrong_type",
+    "non_finite",
+    "rule",
+    "operator_failed",
+    "model_failed",
+    "model_unavailable",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Why one row was rejected.
@@ -45,7 +84,7 @@ class Fault:
     stage : str
         Step id of the stage that found it; ``source`` for decoding.
     reason : str
-        One word of a closed list, for counting and filtering: see `docs/dead-letters.md`.
+        One of `REASONS`, for counting and filtering: see `docs/dead-letters.md`.
     detail : str
         One line for a person.
     exception : str, optional
@@ -84,8 +123,8 @@ class Lineage:
     def __len__(self) -> int:
         return len(self.source_index)
 
-    def select(self, rows: NDArray[Any]) -> Lineage:
-        """Return the lineage of some rows, given by index or by mask."""
+    def select(self, rows: Rows) -> Lineage:
+        """Return the lineage of some rows."""
         return Lineage(self.sources, self.source_index[rows], self.record_index[rows])
 
     def count_by_source(self) -> list[tuple[Any, int]]:
@@ -118,14 +157,40 @@ class ModelOutput:
 
     Parameters
     ----------
-    version : str
-        The model version that answered.
+    version : str, or list of str, n_rows entries
+        The model version that answered, to each row where they differ.
     fields : mapping of str to Column
         Output fields in the order of the model's contract, such as ``value``, or ``label`` and ``score``.
+    answered : ndarray of bool, shape (n_rows,), optional
+        Which rows it was asked about, in a cascade say; the fields hold fillers for the others. None for all.
     """
 
-    version: str
+    version: str | list[str]
     fields: Mapping[str, Column]
+    answered: NDArray[np.bool_] | None = None
+
+    def select(self, rows: Rows) -> ModelOutput:
+        """Return the answers for some rows."""
+        fields = {name: select_rows(column, rows) for name, column in self.fields.items()}
+        version = self.version if isinstance(self.version, str) else select_rows(self.version, rows)
+        return ModelOutput(version, fields, None if self.answered is None else self.answered[rows])
+
+    @classmethod
+    def concat(cls, parts: Sequence[ModelOutput]) -> ModelOutput:
+        """Return the answers for batches put one after the other; they have the same fields."""
+        first = parts[0]
+        fields = {name: concat_columns([part.fields[name] for part in parts]) for name in first.fields}
+        version: Any = first.version
+        if not isinstance(version, str):
+            version = concat_columns([part.version for part in parts])  # type: ignore[misc]
+        if all(part.answered is None for part in parts):
+            return cls(version, fields)
+        return cls(version, fields, np.concatenate([part._answered_mask() for part in parts]))
+
+    def _answered_mask(self) -> NDArray[np.bool_]:
+        if self.answered is not None:
+            return self.answered
+        return np.ones(len(next(iter(self.fields.values()))), np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,34 +205,55 @@ class Settled:
         Where the rows came from that a business rule took out.
     rejected : EventBatch or None
         The rows that are due a dead letter, with a fault for each; columns and outputs are left out.
+    more : tuple of EventBatch
+        Further rows that go on, behind those of `kept`, where an operator laid out the columns of some rows otherwise:
+        no one batch can be made of them.
     """
 
     kept: EventBatch
     filtered: Lineage | None
     rejected: EventBatch | None
+    more: tuple[EventBatch, ...] = ()
+
+    @property
+    def all_kept(self) -> tuple[EventBatch, ...]:
+        """The batches with the rows that go on, in their order; none where there are no rows."""
+        return tuple(batch for batch in (self.kept, *self.more) if len(batch))
 
     @classmethod
     def concat(cls, parts: Sequence[Settled]) -> Settled:
         """Return the parts of one batch put together again."""
+        kept = join_alike(batch for part in parts for batch in part.all_kept) or [parts[0].kept]
         filtered = [part.filtered for part in parts if part.filtered is not None]
         rejected = [part.rejected for part in parts if part.rejected is not None]
         return cls(
-            EventBatch.concat([part.kept for part in parts]),
+            kept[0],
             Lineage.concat(filtered) if filtered else None,
             EventBatch.concat(rejected) if rejected else None,
+            tuple(kept[1:]),
         )
 
 
-def select_rows(column: Column, rows: NDArray[Any]) -> Column:
-    """Return some rows of a column, given by index or by mask."""
+@overload
+def select_rows(column: list[_T], rows: Rows) -> list[_T]: ...
+@overload
+def select_rows(column: Column, rows: Rows) -> Column: ...
+def select_rows(column: Column, rows: Rows) -> Column:
+    """Return some rows of a column."""
     if isinstance(column, np.ndarray):
         selected: NDArray[Any] = column[rows]
         return selected
+    if isinstance(rows, slice):
+        return column[rows]
     if rows.dtype == np.bool_:
         return list(compress(column, rows.tolist()))
     return [column[i] for i in rows.tolist()]
 
 
+@overload
+def concat_columns(columns: Sequence[list[_T]]) -> list[_T]: ...
+@overload
+def concat_columns(columns: Sequence[Column]) -> Column: ...
 def concat_columns(columns: Sequence[Column]) -> Column:
     """Return columns of one kind put one after the other."""
     if isinstance(columns[0], np.ndarray):
@@ -199,6 +285,16 @@ class EventBatch:
         For each rejected row, why.
     status : ndarray of uint8, shape (n_rows,), optional
         `RowStatus` of each row; None while every row is kept.
+    record_times : ndarray of int64, shape (n_rows,), optional
+        When each record was produced, in milliseconds since 1970: how long its event has waited already.
+    n_bytes : ndarray of int64, shape (n_rows,), optional
+        Bytes of each record's value.
+    priorities : ndarray of int8, shape (n_rows,), optional
+        0 to 9, higher ones first; None while all are 0.
+    cache_states : ndarray of uint8, shape (n_rows,), optional
+        `CacheState` of each row in the stage that it went through last; None without a cache.
+    flight : dict of str to list of bytes
+        For each stage that infers, each row's flight record, where one is kept.
 
     Examples
     --------
@@ -219,6 +315,11 @@ class EventBatch:
     outputs: dict[str, ModelOutput] = field(default_factory=dict)
     faults: dict[int, Fault] = field(default_factory=dict)
     status: NDArray[np.uint8] | None = None
+    record_times: NDArray[np.int64] | None = None
+    n_bytes: NDArray[np.int64] | None = None
+    priorities: NDArray[np.int8] | None = None
+    cache_states: NDArray[np.uint8] | None = None
+    flight: dict[str, list[bytes]] = field(default_factory=dict)
 
     @classmethod
     def of_events(cls, events: Iterable[dict[str, Any]], source: Any = None) -> EventBatch:
@@ -234,6 +335,14 @@ class EventBatch:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def layout(self) -> dict[tuple[str, ...], object]:
+        """What the columns and answers look like; only batches of one layout can be put together."""
+        looks: dict[tuple[str, ...], object] = {(name,): _look(column) for name, column in self.columns.items()}
+        for name, output in self.outputs.items():
+            looks.update(((name, field), _look(column)) for field, column in output.fields.items())
+        return looks
 
     def reject(self, row: int, fault: Fault) -> None:
         """Mark one row for the dead-letter topic. The first fault of a row is the one that counts."""
@@ -272,26 +381,28 @@ class EventBatch:
         part.faults = {i: self.faults[row] for i, row in enumerate(rows.tolist())}
         return part
 
-    def select(self, rows: NDArray[Any]) -> EventBatch:
-        """Return some rows, by index or by mask, as a batch in which every row is kept."""
+    def select(self, rows: Rows) -> EventBatch:
+        """Return some rows as a batch in which every row is kept."""
         return EventBatch(
-            keys=select_rows(self.keys, rows),  # type: ignore[arg-type]
-            ids=select_rows(self.ids, rows),  # type: ignore[arg-type]
+            keys=select_rows(self.keys, rows),
+            ids=select_rows(self.ids, rows),
             event_times=self.event_times[rows],
-            events=select_rows(self.events, rows),  # type: ignore[arg-type]
+            events=select_rows(self.events, rows),
             lineage=self.lineage.select(rows),
             columns={name: select_rows(column, rows) for name, column in self.columns.items()},
-            outputs={
-                name: ModelOutput(out.version, {k: select_rows(v, rows) for k, v in out.fields.items()})
-                for name, out in self.outputs.items()
-            },
+            outputs={name: output.select(rows) for name, output in self.outputs.items()},
+            record_times=_selected(self.record_times, rows),
+            n_bytes=_selected(self.n_bytes, rows),
+            priorities=_selected(self.priorities, rows),
+            cache_states=_selected(self.cache_states, rows),
+            flight={step_id: select_rows(records, rows) for step_id, records in self.flight.items()},
         )
 
     @classmethod
     def concat(cls, parts: Sequence[EventBatch]) -> EventBatch:
         """Return batches of one pipeline step put one after the other, row status and faults included.
 
-        Columns and outputs must have the same names in every part that has rows.
+        Every part that has rows must have the same layout.
         """
         filled = [part for part in parts if len(part)] or parts[:1]
         if len(filled) == 1:
@@ -309,15 +420,46 @@ class EventBatch:
             events=[event for part in filled for event in part.events],
             lineage=Lineage.concat([part.lineage for part in filled]),
             columns={name: concat_columns([part.columns[name] for part in filled]) for name in first.columns},
-            outputs={
-                name: ModelOutput(
-                    out.version,
-                    {k: concat_columns([part.outputs[name].fields[k] for part in filled]) for k in out.fields},
-                )
-                for name, out in first.outputs.items()
-            },
+            outputs={name: ModelOutput.concat([part.outputs[name] for part in filled]) for name in first.outputs},
             faults=faults,
             status=None
             if all(part.status is None for part in filled)
             else np.concatenate([part._own_status() for part in filled]),
+            record_times=_joined([part.record_times for part in filled]),
+            n_bytes=_joined([part.n_bytes for part in filled]),
+            priorities=_joined(
+                [np.zeros(len(part), np.int8) if part.priorities is None else part.priorities for part in filled]
+                if any(part.priorities is not None for part in filled)
+                else [None]
+            ),
+            cache_states=_joined([part.cache_states for part in filled]),
+            flight={name: concat_columns([part.flight[name] for part in filled]) for name in first.flight},
         )
+
+
+def join_alike(batches: Iterable[EventBatch]) -> list[EventBatch]:
+    """Return batches in their order, those put together that have one layout and follow one another."""
+    runs: list[list[EventBatch]] = []
+    for batch in batches:
+        if runs and runs[-1][-1].layout == batch.layout:
+            runs[-1].append(batch)
+        else:
+            runs.append([batch])
+    return [EventBatch.concat(run) for run in runs]
+
+
+def _look(column: Column) -> object:
+    if isinstance(column, list):
+        return "list"
+    # Numbers of all kinds go together: NumPy takes the widest.
+    return "number" if column.dtype.kind in "biuf" else column.dtype.kind, column.shape[1:]
+
+
+def _selected(values: NDArray[Any] | None, rows: Rows) -> NDArray[Any] | None:
+    return None if values is None else values[rows]
+
+
+def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """Return the parts as one; None where one is not known."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None

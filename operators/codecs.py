@@ -1,63 +1,106 @@
-"""Records into events: JSON decoded a batch at a time, and a bad record marked without harm to its neighbours."""
+"""Records into events, whatever their format: one batch at a time, and a bad record never hurts its neighbours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from modelstream.operators.batch import EventBatch, Fault, Lineage
-from modelstream.operators.paths import Unfit, field_getter, look_up, show
+from modelstream.operators.batch import Column, EventBatch, Fault, Lineage
+from modelstream.operators.paths import Unfit, find_values, look_up, show, values_at
 from modelstream.operators.rows import SURPRISES, convert_rows
 from modelstream.operators.times import FIRST_MS, LAST_MS, parse_time_ms, parse_times
 
-__all__ = ["DEEPEST", "SOURCE", "JsonCodec"]
+__all__ = ["SOURCE", "Codec", "Faults", "Format"]
 
 #: What faults of decoding call their stage.
 SOURCE = "source"
 
-#: orjson reads no deeper: it would run out of stack.
-DEEPEST = 1024
+#: What is wrong with rows, by row.
+Faults = dict[int, Fault]
 
-_Faults = dict[int, Fault]
+#: Numbers that are equal are one key here: 7.0 is 7.
+_PRIORITY_OF: Mapping[Any, int] = {priority: priority for priority in range(10)}
+_NUMBERS = {int, float, type(None)}
+
+
+class Format(Protocol):
+    """What the value of a record is: how events are read from it, and written to it.
+
+    A new one is one file, and one entry in `modelstream.streams.formats`.
+    """
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
+    def blank(self) -> bytes:
+        """The shortest value that is read without a fault: it stands for a record that is not to be read."""
+        ...
+
+    def read(self, values: Sequence[bytes], faults: Faults) -> tuple[list[dict[str, Any]], dict[str, Column]]:
+        """Return the event of each value, ``{}`` where it is bad, and columns, if the format gives any.
+
+        Parameters
+        ----------
+        values : sequence of bytes
+            None of them empty, nor longer than the limit.
+        faults : dict of int to Fault
+            Gets what is wrong with bad values, by row; the first fault of a row counts.
+        """
+        ...
+
+    def write(self, event: Mapping[str, Any]) -> bytes:
+        """Return the value of a record that holds an event.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The format cannot say it; the text tells why.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class JsonCodec:
-    """Decodes records that hold one JSON object each.
+class Codec:
+    """Decodes records of one format.
 
-    A record is rejected as ``undecodable`` (no JSON, invalid UTF-8, NaN, no object, empty, null), ``too_large``,
-    ``too_deep``, ``non_finite`` (a number beyond float64, such as 1e999), or, for its id and its time, as
-    ``missing_field`` or ``wrong_type``.
+    A record is rejected as ``undecodable`` (null, empty, or not of the format), ``too_large``, ``too_deep``,
+    ``non_finite``, or, for its id and its time, as ``missing_field`` or ``wrong_type``.
 
     Parameters
     ----------
+    format : Format
+        What values of records are.
     max_record_bytes : int
         Longer values are rejected before they are decoded.
-    max_depth : int
-        Objects and lists may be nested so deep, 1024 at most.
     event_id : str, optional
-        Field that identifies the event: text, or an integer. Without one the record's place in Kafka does.
+        Path of the field that identifies the event: text, or an integer. Without one the record's place in Kafka does.
     event_time : str, optional
-        Field with the event time: see `parse_time_ms`. Without one it is the record's timestamp.
+        Path of the field with the event time: see `parse_time_ms`. Without one it is the record's timestamp.
+    priority : str, optional
+        Path of the field with the priority: a whole number from 0 to 9; 0 where it is absent, or anything else.
 
     Examples
     --------
-    >>> codec = JsonCodec(event_id="id")
+    >>> from modelstream.operators.json_format import JsonFormat
+    >>> codec = Codec(JsonFormat(), event_id="id")
     >>> batch = codec.decode([b'{"id": 7, "x": 1}', b"{"], [None, None], [0, 0])
     >>> batch.ids, batch.events, batch.faults[1].reason
     (['7', ''], [{'id': 7, 'x': 1}, {}], 'undecodable')
     """
 
+    format: Format
     max_record_bytes: int = 1_048_576
-    max_depth: int = DEEPEST
     event_id: str | None = None
     event_time: str | None = None
+    priority: str | None = None
 
     def decode(
         self,
@@ -66,6 +109,7 @@ class JsonCodec:
         timestamps_ms: Sequence[int] | NDArray[np.int64],
         default_ids: Callable[[], list[str]] | None = None,
         source: Any = None,
+        priorities: NDArray[np.int8] | None = None,
     ) -> EventBatch:
         """Return the events of a batch of records; bad records are marked as rejected, and are ``{}`` as events.
 
@@ -81,67 +125,61 @@ class JsonCodec:
             Gives the ids where `event_id` names no field; by default an event's position.
         source : object
             What the lineage leads back to.
+        priorities : ndarray of int8, shape (n_rows,), optional
+            Their priorities, from 0 to 9, where the events do not tell them.
         """
-        faults: _Faults = {}
-        events = self._events(values, faults)
+        faults: Faults = {}
+        n_bytes = _lengths(values)
+        readable = self._without_unreadable(values, n_bytes, faults)
+        events, columns = self.format.read(readable, faults)
+        record_times = np.asarray(timestamps_ms, np.int64)
         batch = EventBatch(
             keys=keys,
             ids=self._ids(events, faults, default_ids),
-            event_times=self._times(events, faults, timestamps_ms),
+            event_times=self._times(events, faults, record_times),
             events=events,
             lineage=Lineage.of_source(source, len(events)),
+            columns=columns,
+            record_times=record_times,
+            n_bytes=n_bytes,
+            priorities=priorities if self.priority is None else _priorities(events, self.priority),
         )
         for row, fault in faults.items():
             batch.reject(row, fault)
         return batch
 
-    def _events(self, values: Sequence[bytes | None], faults: _Faults) -> list[dict[str, Any]]:
-        rejected: dict[str, Any] = {}
-        events = convert_rows(values, self._decode_all, self._decode_one, rejected, SOURCE, faults)
-        if self.max_depth < DEEPEST:
-            self._limit_depth(values, events, faults)
-        return events
+    def decode_one(self, value: bytes) -> dict[str, Any] | None:
+        """Return the event of one value, whatever its id and its time; None where there is none."""
+        if not 0 < len(value) <= self.max_record_bytes:
+            return None
+        faults: Faults = {}
+        events, _ = self.format.read([value], faults)
+        return None if faults else events[0]
 
-    def _decode_all(self, values: Sequence[bytes | None]) -> list[dict[str, Any]]:
-        # Null values raise here: they have no length.
-        if max(map(len, values), default=0) > self.max_record_bytes:  # type: ignore[arg-type]
-            raise ValueError("a record is too large")
-        events = list(map(orjson.loads, values))  # type: ignore[arg-type]
-        if set(map(type, events)) - {dict}:
-            raise ValueError("a record is no object")
-        return events
+    def encode(self, event: Mapping[str, Any]) -> bytes:
+        """Return the value of a record that holds an event; raise a TypeError or ValueError where none can."""
+        return self.format.write(event)
 
-    def _limit_depth(self, values: Sequence[bytes | None], events: list[dict[str, Any]], faults: _Faults) -> None:
-        limit = self.max_depth
-        for row, (value, event) in enumerate(zip(values, events, strict=True)):
-            # Counting brackets is quick, and enough for nearly all.
-            if value and value.count(b"{") + value.count(b"[") > limit and _is_deeper(event, limit):
-                faults.setdefault(row, Fault(SOURCE, "too_deep", _too_deep(limit)))
-                events[row] = {}
-
-    def _decode_one(self, value: bytes | None) -> dict[str, Any]:
-        if not value:
-            raise Unfit("undecodable", "the value is null" if value is None else "the value is empty")
-        if len(value) > self.max_record_bytes:
-            raise Unfit("too_large", f"{len(value)} bytes, the limit is {self.max_record_bytes}")
-        try:
-            event = orjson.loads(value)
-        except ValueError as error:
-            raise self._undecodable(str(error)) from None
-        if not isinstance(event, dict):
-            raise Unfit("undecodable", f"{show(event)} is no JSON object")
-        return event
-
-    def _undecodable(self, problem: str) -> Unfit:
-        # orjson has one class for all of it.
-        if problem.startswith("depth limit"):
-            return Unfit("too_deep", _too_deep(self.max_depth))
-        if problem.startswith("number is infinity"):
-            return Unfit("non_finite", problem)
-        return Unfit("undecodable", problem)
+    def _without_unreadable(
+        self, values: Sequence[bytes | None], n_bytes: NDArray[np.int64], faults: Faults
+    ) -> Sequence[bytes]:
+        """Return the values with a blank for those that there is no need to look into."""
+        limit = self.max_record_bytes
+        if not len(n_bytes) or 0 < n_bytes.min() <= n_bytes.max() <= limit:
+            return values  # type: ignore[return-value]
+        readable = list(values)
+        for row in np.flatnonzero((n_bytes == 0) | (n_bytes > limit)).tolist():
+            value = readable[row]
+            if value:
+                faults[row] = Fault(SOURCE, "too_large", f"{len(value)} bytes, the limit is {limit}")
+            else:
+                problem = "the value is null" if value is None else "the value is empty"
+                faults[row] = Fault(SOURCE, "undecodable", problem)
+            readable[row] = self.format.blank
+        return readable  # type: ignore[return-value]
 
     def _ids(
-        self, events: list[dict[str, Any]], faults: _Faults, default_ids: Callable[[], list[str]] | None
+        self, events: list[dict[str, Any]], faults: Faults, default_ids: Callable[[], list[str]] | None
     ) -> list[str]:
         field = self.event_id
         if field is None:
@@ -153,18 +191,18 @@ class JsonCodec:
         return ids
 
     def _times(
-        self, events: list[dict[str, Any]], faults: _Faults, timestamps_ms: Sequence[int] | NDArray[np.int64]
+        self, events: list[dict[str, Any]], faults: Faults, record_times: NDArray[np.int64]
     ) -> NDArray[np.datetime64]:
         field = self.event_time
         if field is None or not events:
             # Clipped: a producer may stamp anything, and a prediction has four digits for the year.
-            ms = np.asarray(timestamps_ms, np.int64)
+            ms = record_times
             if len(ms) and not FIRST_MS <= ms.min() <= ms.max() <= LAST_MS:
                 ms = np.clip(ms, FIRST_MS, LAST_MS)
             return ms.view("datetime64[ms]")
         readable = _with_stand_ins(events, faults)
         try:
-            times = parse_times(list(map(field_getter(field), readable)))
+            times = parse_times(values_at(readable, field))
         except SURPRISES:
             each = convert_rows(
                 readable, partial(_times_of, field=field), partial(_time_of, field=field), 0, SOURCE, faults
@@ -175,7 +213,14 @@ class JsonCodec:
         return times
 
 
-def _with_stand_ins(events: list[dict[str, Any]], faults: _Faults) -> list[dict[str, Any]]:
+def _lengths(values: Sequence[bytes | None]) -> NDArray[np.int64]:
+    try:
+        return np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]
+    except TypeError:  # null values have none
+        return np.array([len(value or b"") for value in values], np.int64)
+
+
+def _with_stand_ins(events: list[dict[str, Any]], faults: Faults) -> list[dict[str, Any]]:
     """Return the events with a sound one for each rejected one, so that those do not slow down what is read next."""
     if not faults:
         return events
@@ -184,7 +229,7 @@ def _with_stand_ins(events: list[dict[str, Any]], faults: _Faults) -> list[dict[
 
 
 def _ids_of(events: Sequence[dict[str, Any]], field: str) -> list[str]:
-    ids = list(map(field_getter(field), events))
+    ids = values_at(events, field)
     try:
         "".join(ids)  # Raises where one is not text; the cheapest check there is.
     except TypeError:
@@ -206,7 +251,7 @@ def _id_of(event: dict[str, Any], field: str) -> str:
 
 
 def _times_of(events: Sequence[dict[str, Any]], field: str) -> list[int]:
-    ms: list[int] = parse_times(list(map(field_getter(field), events))).view(np.int64).tolist()
+    ms: list[int] = parse_times(values_at(events, field)).view(np.int64).tolist()
     return ms
 
 
@@ -220,20 +265,21 @@ def _time_of(event: dict[str, Any], field: str) -> int:
         raise Unfit("wrong_type", f"field {field!r}: {show(value)} is no event time: {error}") from None
 
 
-def _too_deep(limit: int) -> str:
-    return f"nested deeper than {limit}"
+def _priorities(events: list[dict[str, Any]], field: str) -> NDArray[np.int8] | None:
+    """Return the priorities of events; None where all are 0."""
+    try:
+        values = find_values(events, field)
+        if set(map(type, values)) - _NUMBERS:
+            raise TypeError("a value is no number")
+        priorities = list(map(_PRIORITY_OF.get, values))
+    except SURPRISES:
+        priorities = [_priority_of(event, field) for event in events]
+    return np.array([priority or 0 for priority in priorities], np.int8) if any(priorities) else None
 
 
-def _is_deeper(event: dict[str, Any], limit: int) -> bool:
-    """Return whether objects and lists are nested deeper; level by level, since recursion has a limit of its own."""
-    level: list[Any] = [event]
-    for _ in range(limit):
-        level = [
-            part
-            for container in level
-            for part in (container.values() if isinstance(container, dict) else container)
-            if isinstance(part, dict | list)
-        ]
-        if not level:
-            return False
-    return True
+def _priority_of(event: dict[str, Any], field: str) -> int | None:
+    try:
+        value = look_up(event, field)
+    except Unfit:
+        return None
+    return _PRIORITY_OF.get(value) if type(value) in _NUMBERS else None

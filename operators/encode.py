@@ -12,7 +12,7 @@ import orjson
 import xxhash
 from numpy.typing import NDArray
 
-from modelstream.operators.batch import Column, EventBatch
+from modelstream.operators.batch import Column, EventBatch, ModelOutput
 from modelstream.operators.times import format_times
 
 __all__ = ["PredictionEncoder"]
@@ -32,7 +32,8 @@ class PredictionEncoder:
     ``id`` is the 128-bit XXH3 of the event id, seeded with the 64-bit XXH3 of `seed_text`, in 32 hexadecimal digits.
     ``key`` is the record's key as text; a key that is no UTF-8 is null there, and stands in a further field
     ``key_base64`` right after it. ``event_time`` is ISO-8601 in UTC. Numbers have the fewest digits that give the same
-    float32 or float64 again. A document depends on its row alone, not on the batch around it: an event that is
+    float32 or float64 again; what is not finite is null. A model that was not asked about a row has no entry for it.
+    A document depends on its row alone, not on the batch around it: an event that is
     delivered again gives the same bytes.
 
     Parameters
@@ -75,11 +76,12 @@ class PredictionEncoder:
                 '","predictions":{',
                 *_predictions(batch),
                 "}}",
-            ]
+            ],
+            len(batch),
         )
 
 
-def _rows(pieces: Iterable[_Piece]) -> list[str]:
+def _rows(pieces: Iterable[_Piece], n_rows: int) -> list[str]:
     merged: list[_Piece] = []
     for piece in pieces:
         if merged and isinstance(piece, str) and isinstance(merged[-1], str):
@@ -87,18 +89,44 @@ def _rows(pieces: Iterable[_Piece]) -> list[str]:
         else:
             merged.append(piece)
     # The whole loop over the rows runs in C.
-    return list(map("".join, zip(*[repeat(piece) if isinstance(piece, str) else piece for piece in merged])))  # noqa: B905
+    columns = [repeat(piece, n_rows) if isinstance(piece, str) else piece for piece in merged]
+    return list(map("".join, zip(*columns, strict=True)))
 
 
 def _predictions(batch: EventBatch) -> Iterable[_Piece]:
-    comma = ""
-    for model, output in batch.outputs.items():
-        yield f'{comma}{_string(model)}:{{"version":{_string(output.version)}'
-        comma = ","
-        for field, column in output.fields.items():
-            yield f",{_string(field)}:"
-            yield from _column(column)
-        yield "}"
+    before: NDArray[np.bool_] | bool = False  # which rows have an entry already, so that a comma must follow it
+    for name, output in batch.outputs.items():
+        answered = output.answered
+        if answered is None or answered.all():
+            yield _commas(before)
+            yield from _entry(name, output)
+            before = True
+        elif answered.any():
+            yield _commas(before & answered)
+            texts = _rows(_entry(name, output.select(answered)), n_answered := int(answered.sum()))
+            cells = np.full(len(batch), "", object)
+            cells[answered] = np.fromiter(texts, object, n_answered)
+            yield cells.tolist()
+            before = before | answered
+
+
+def _commas(where: NDArray[np.bool_] | bool) -> _Piece:
+    if isinstance(where, bool):
+        return "," if where else ""
+    commas: list[str] = np.where(where, ",", "").tolist()
+    return commas
+
+
+def _entry(name: str, output: ModelOutput) -> Iterable[_Piece]:
+    if isinstance(output.version, str):
+        yield f'{_string(name)}:{{"version":{_string(output.version)}'
+    else:
+        yield f'{_string(name)}:{{"version":'
+        yield from _strings(output.version)
+    for field, column in output.fields.items():
+        yield f",{_string(field)}:"
+        yield from _column(column)
+    yield "}"
 
 
 def _keys(keys: list[bytes | None]) -> list[_Piece]:

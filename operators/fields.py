@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from itertools import chain, starmap
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from modelstream.models.contract import NUMPY_DTYPES, DType
+from modelstream.models.contract import ANY_WIDTH, NUMPY_DTYPES, DType, FieldSpec
 from modelstream.models.errors import ConfigError, did_you_mean
 from modelstream.operators.batch import Column, EventBatch, Fault
-from modelstream.operators.paths import Unfit, field_getter, look_up, show
+from modelstream.operators.packing import filler, numbers_of, pack, unsound_rows
+from modelstream.operators.paths import Unfit, find_values, look_up, parse_path, path_of_name, show, values_at
 from modelstream.operators.rows import SURPRISES, convert_rows
 
-__all__ = ["MISSING", "ColumnSpec", "read_column", "read_columns"]
+__all__ = ["MISSING", "ColumnSpec", "read_column", "read_columns", "type_text"]
 
 
 class _Missing(Enum):
@@ -31,11 +29,6 @@ class _Missing(Enum):
 
 #: Default of a column that has none: events must have its field.
 MISSING: Final = _Missing.MISSING
-
-#: How `struct` packs a value. It takes numbers and truth values only, which makes it the check as well as the cast,
-#: and is twice as fast as `numpy.array`, which would take text too. Truth values are packed as small integers, since
-#: struct's own "?" takes anything.
-_CODES = {"float32": "f", "float64": "d", "int32": "i", "int64": "q", "bool": "B"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +43,11 @@ class ColumnSpec:
         ``float32``, ``float64``: numbers and truth values. ``int32``, ``int64``: the same, without fractions and in
         range. ``bool``: truth values, 0 and 1. ``string``: text, and numbers as text.
     width : int, optional
-        For a field that holds a list of values: how many. The column has the shape (n_rows, width).
+        For a field that holds a list of values: how many. The column has the shape (n_rows, width). With `ANY_WIDTH`
+        each event may have another number of them, but one at least; the column is a list of arrays. Instead of a list
+        a field may hold the bytes of its numbers, little-endian.
     path : str, optional
-        Where the value stands in the event, by default the field of the column's name; ``a.b`` is the field ``b`` of
-        the object ``a``.
+        Where the value stands in the event, by default the field of the column's name; see `parse_path`.
     default : object, optional
         Value for events where the field is absent or null. Without one, such events are rejected.
 
@@ -72,15 +66,36 @@ class ColumnSpec:
     def __post_init__(self) -> None:
         if self.dtype not in NUMPY_DTYPES:
             raise ConfigError(self.name, f"there is no dtype {self.dtype!r}{did_you_mean(self.dtype, NUMPY_DTYPES)}")
-        if self.width is not None and self.width < 1:
+        if self.width is not None and self.width < 1 and self.width != ANY_WIDTH:
             raise ConfigError(self.name, "the width must be 1 or more")
+        if self.path is not None:
+            self._check_path(self.path)
         if self.default is not MISSING and not _fits(self.default, self):
             raise ConfigError(self.name, f"the default {show(self.default)} is not {_kind(self)}")
+
+    def _check_path(self, path: str) -> None:
+        try:
+            parse_path(path)
+        except ConfigError as error:
+            raise ConfigError(self.name, error.problem) from None
 
     @property
     def source(self) -> str:
         """Where the value stands in the event: `path`, or the name."""
-        return self.path or self.name
+        return self.path or path_of_name(self.name)
+
+
+def type_text(spec: ColumnSpec | FieldSpec) -> str:
+    """Return the type of a column for a person.
+
+    Examples
+    --------
+    >>> type_text(ColumnSpec("x", "float32")), type_text(ColumnSpec("x", "float32", ANY_WIDTH))
+    ('float32', 'float32[any]')
+    """
+    if spec.width is None:
+        return spec.dtype
+    return f"{spec.dtype}[{'any' if spec.width == ANY_WIDTH else spec.width}]"
 
 
 def read_columns(batch: EventBatch, specs: Sequence[ColumnSpec], stage: str) -> None:
@@ -119,72 +134,52 @@ def read_column(batch: EventBatch, spec: ColumnSpec, stage: str) -> Column:
         Step id for the faults.
     """
     try:
-        column = _pack(_values(batch.events, spec), spec)
+        column = pack(_values(batch.events, spec), spec.dtype, spec.width)
     except SURPRISES:
         column = _read_around(batch, spec, stage)
-    for row in _unsound(column, spec):
+    for row in unsound_rows(column, spec.dtype):
         fault = _fault_of_number(batch.events[row], spec)
         batch.reject(row, Fault(stage, fault.reason, fault.detail))
-        column[row] = 0
-    return column if spec.dtype != "bool" else column.view(np.bool_)  # type: ignore[union-attr]
+        column[row] = 0 if isinstance(column, np.ndarray) else np.zeros(1, column[row].dtype)
+    if spec.dtype != "bool":
+        return column
+    return column.view(np.bool_) if isinstance(column, np.ndarray) else [row.view(np.bool_) for row in column]
 
 
 def _values(events: Sequence[dict[str, Any]], spec: ColumnSpec) -> list[Any]:
-    source, default = spec.source, spec.default
-    if default is MISSING:
-        return list(map(field_getter(source), events))
-    if "." in source:
-        return [default if (value := look_up(event, source)) is None else value for event in events]
-    return [default if (value := event.get(source)) is None else value for event in events]
-
-
-def _pack(values: list[Any], spec: ColumnSpec) -> Column:
-    """Return values as a column; raise where one is of another type or width."""
-    if spec.dtype == "string":
-        return _pack_text(values, spec.width)
-    shape = len(values) if spec.width is None else (len(values), spec.width)
-    return np.ndarray(shape, "uint8" if spec.dtype == "bool" else spec.dtype, _pack_numbers(values, spec))
-
-
-def _pack_numbers(values: list[Any], spec: ColumnSpec) -> bytearray:
-    code = _CODES[spec.dtype]
-    if spec.width is None:
-        return bytearray(struct.pack(f"{len(values)}{code}", *values))
-    return bytearray().join(starmap(struct.Struct(f"{spec.width}{code}").pack, values))
-
-
-def _pack_text(values: list[Any], width: int | None) -> Column:
-    # Joining raises where one is not text, and is the cheapest check there is.
-    if width is None:
-        "".join(values)
-        return values
-    "".join(chain.from_iterable(values))
-    if set(map(type, values)) - {list} or set(map(len, values)) - {width}:
-        raise ValueError
-    return np.array(values, object).reshape(len(values), width)
+    if spec.default is MISSING:
+        return values_at(events, spec.source)
+    return [spec.default if value is None else value for value in find_values(events, spec.source)]
 
 
 def _read_around(batch: EventBatch, spec: ColumnSpec, stage: str) -> Column:
     """Return the column with a filler where a row does not fit."""
-    filler: Any = "" if spec.dtype == "string" else 0
-    if spec.width is not None:
-        filler = [filler] * spec.width
     faults: dict[int, Fault] = {}
     values = convert_rows(
-        batch.events, partial(_packable, spec=spec), partial(_read_value, spec=spec), filler, stage, faults
+        batch.events,
+        partial(_packable, spec=spec),
+        partial(_read_value, spec=spec),
+        filler(spec.dtype, spec.width),
+        stage,
+        faults,
     )
     for row, fault in faults.items():
         batch.reject(row, fault)
-    return _pack(values, spec)
+    return pack(values, spec.dtype, spec.width)
 
 
 def _packable(events: Sequence[dict[str, Any]], spec: ColumnSpec) -> list[Any]:
     values = _values(events, spec)
     try:
-        _pack(values, spec)
+        pack(values, spec.dtype, spec.width)
     except SURPRISES:
-        values = [_converted(value, spec.dtype) for value in values]
-        _pack(values, spec)
+        pass
+    else:
+        # Bytes are not to stand among lists: other rows may hold those.
+        if not (values and isinstance(values[0], bytes)):
+            return values
+    values = [_converted(value, spec) for value in values]
+    pack(values, spec.dtype, spec.width)
     return values
 
 
@@ -194,19 +189,21 @@ def _read_value(event: dict[str, Any], spec: ColumnSpec) -> Any:
         if spec.default is MISSING:
             raise Unfit("missing_field", f"field {spec.source!r} is missing")
         return spec.default
-    converted = _converted(value, spec.dtype)
+    converted = _converted(value, spec)
     try:
-        (_pack if spec.dtype == "string" else _pack_numbers)([converted], spec)
+        pack([converted], spec.dtype, spec.width)
     except SURPRISES:
         raise Unfit("wrong_type", _misfit(value, spec)) from None
     return converted
 
 
-def _converted(value: Any, dtype: DType) -> Any:
+def _converted(value: Any, spec: ColumnSpec) -> Any:
     """Return what may be packed where the value may not, and else the value."""
+    if isinstance(value, bytes) and spec.width is not None:
+        return numbers_of(value, spec.dtype)
     if isinstance(value, list):
-        return [_converted_scalar(part, dtype) for part in value]
-    return _converted_scalar(value, dtype)
+        return [_converted_scalar(part, spec.dtype) for part in value]
+    return _converted_scalar(value, spec.dtype)
 
 
 def _converted_scalar(value: Any, dtype: DType) -> Any:
@@ -217,24 +214,9 @@ def _converted_scalar(value: Any, dtype: DType) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _unsound(column: Column, spec: ColumnSpec) -> list[int]:
-    """Return the rows with numbers that could be packed, but are none of the dtype: not finite, or no truth value."""
-    sound: NDArray[np.bool_]
-    if spec.dtype in ("float32", "float64"):
-        sound = np.isfinite(column)
-    elif spec.dtype == "bool":
-        sound = np.less_equal(column, 1)
-    else:
-        return []
-    if sound.all():
-        return []
-    rows: list[int] = np.flatnonzero(~(sound if spec.width is None else sound.all(axis=1))).tolist()
-    return rows
-
-
 def _fits(value: Any, spec: ColumnSpec) -> bool:
     try:
-        return not _unsound(_pack([value], spec), spec)
+        return not unsound_rows(pack([value], spec.dtype, spec.width), spec.dtype)
     except SURPRISES:
         return False
 
@@ -247,11 +229,18 @@ def _fault_of_number(event: dict[str, Any], spec: ColumnSpec) -> Unfit:
 
 
 def _misfit(value: Any, spec: ColumnSpec) -> str:
-    if isinstance(value, list) and spec.width is not None and len(value) != spec.width:
-        return f"field {spec.source!r}: {len(value)} values, not {spec.width}"
+    if (
+        isinstance(value, list)
+        and spec.width is not None
+        and len(value) != spec.width
+        and (spec.width > 0 or not value)
+    ):
+        wanted = "1 or more" if spec.width == ANY_WIDTH else spec.width
+        return f"field {spec.source!r}: {len(value)} values, not {wanted}"
     return f"field {spec.source!r}: {show(value)} is not {_kind(spec)}"
 
 
 def _kind(spec: ColumnSpec) -> str:
-    article = "an" if spec.dtype.startswith("int") else "a"
-    return f"{article} {spec.dtype}" if spec.width is None else f"a list of {spec.width} {spec.dtype}"
+    if spec.width is None:
+        return f"{'an' if spec.dtype.startswith('int') else 'a'} {spec.dtype}"
+    return f"a list of {'' if spec.width == ANY_WIDTH else f'{spec.width} '}{spec.dtype}"

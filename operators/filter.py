@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from modelstream.models.errors import ConfigError, OperatorError
 from modelstream.operators.batch import EventBatch
-from modelstream.operators.paths import Unfit, look_up
+from modelstream.operators.paths import Unfit, find_values, look_up
 
 __all__ = ["Filter", "FilterFunction"]
 
@@ -66,9 +66,10 @@ class Filter:
 
 
 def _absent(events: list[dict[str, Any]], path: str) -> list[bool]:
-    if "." not in path:
-        return [event.get(path) is None for event in events]
-    return [_is_absent(event, path) for event in events]
+    try:
+        return [value is None for value in find_values(events, path)]
+    except Unfit:
+        return [_is_absent(event, path) for event in events]
 
 
 def _is_absent(event: dict[str, Any], path: str) -> bool:

@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modelstream.models.contract import FieldSpec, merge_fields
-from modelstream.models.errors import ConfigError, InferenceError
-from modelstream.models.outputs import non_finite_rows
-from modelstream.operators.batch import (
-    Column,
-    EventBatch,
-    Fault,
-    ModelOutput,
-    RowStatus,
-    concat_columns,
-    select_rows,
-)
+from modelstream.models.contract import Column, FieldSpec, merge_fields
+from modelstream.models.errors import ConfigError
+from modelstream.operators.answers import ASKED, Fields, OutputSchema
+from modelstream.operators.batch import EventBatch, RowStatus, select_rows
+from modelstream.operators.cascade import Cascade
+from modelstream.operators.circuit import Circuit
+from modelstream.operators.dependencies import member_problems, name_problems
+from modelstream.operators.ensemble import Ensemble
 from modelstream.operators.fields import ColumnSpec, read_column
+from modelstream.operators.infer_outputs import Output, outputs_of
+from modelstream.operators.model_call import ModelCall, NamedModel, ScoringModel
+from modelstream.operators.model_graph import ModelGraph
+from modelstream.operators.padding import BUCKET, PaddingCounters
+from modelstream.operators.wiring import Wiring
 
-__all__ = ["Infer", "ModelInputs", "ScoringModel"]
-
-
-class ScoringModel(Protocol):
-    """What `Infer` needs of a model; `modelstream.models.onnx_model.OnnxModel` is one."""
-
-    @property
-    def name(self) -> str:
-        """Name of the model: its predictions stand under it."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """The version that answers."""
-        ...
-
-    @property
-    def required_fields(self) -> tuple[FieldSpec, ...]:
-        """The columns that it reads."""
-        ...
-
-    def predict(self, columns: Mapping[str, Column], n_rows: int) -> Mapping[str, Column]:
-        """Return its output fields for a batch, each with one entry per row; of no rows, columns of the same types."""
-        ...
+__all__ = ["Infer", "ModelInputs", "NamedModel", "ScoringModel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,28 +58,96 @@ class Infer:
     ----------
     step_id : str
         Name of the stage.
-    models : sequence of ScoringModel
+    models : sequence of ScoringModel or NamedModel
         Models of distinct names.
     max_size : int, optional
         A model is called with so many rows at most.
+    ensembles : sequence of Ensemble, optional
+        Further answers, made of several.
+    cascades : sequence of Cascade, optional
+        Models that see only the rows that others are unsure of.
+    earlier : mapping of str to OutputSchema, optional
+        What the stages before answer, for models that read it.
+    non_finite : {"reject", "null"}
+        What becomes of a row for which a model has no finite answer; ``null`` keeps it.
+    circuit : callable, optional
+        Makes each model's circuit.
+    pad_to : sequence of int, optional
+        Lengths that rows are padded to, for models whose rows may differ in length; see `Padder`.
+    bucket_by : str, optional
+        Column or event field whose values group the rows of a batch: a model is called once for each.
 
     Raises
     ------
     ConfigError
-        If there is no model, two have one name, or they read one field in ways that do not go together.
+        If there is no model, names are unknown or not distinct, or answers and fields do not go together. Its path
+        begins below ``infer``.
+
+    Examples
+    --------
+    >>> class Double:
+    ...     name, version, required_fields = "double", "1", (FieldSpec("x", "float64"),)
+    ...     def predict(self, columns, n_rows):
+    ...         return {"value": 2 * columns["x"]}
+    >>> models = [Double(), NamedModel(Double(), "again", {"x": "double.value"})]
+    >>> infer = Infer("stage", models, ensembles=[Ensemble("both", "mean", ("double", "again"))])
+    >>> outputs = infer(EventBatch.of_events([{"x": 1}])).outputs
+    >>> [(name, output.fields["value"].tolist()) for name, output in outputs.items()]
+    [('double', [2.0]), ('again', [4.0]), ('both', [3.0])]
     """
 
-    def __init__(self, step_id: str, models: Sequence[ScoringModel], max_size: int | None = None) -> None:
-        names = [model.name for model in models]
-        if not names or len(set(names)) < len(names):
-            raise ConfigError(step_id, f"infer needs models of distinct names, not [{', '.join(names)}]")
+    def __init__(
+        self,
+        step_id: str,
+        models: Sequence[ScoringModel | NamedModel],
+        max_size: int | None = None,
+        *,
+        ensembles: Sequence[Ensemble] = (),
+        cascades: Sequence[Cascade] = (),
+        earlier: Mapping[str, OutputSchema] | None = None,
+        non_finite: Literal["reject", "null"] = "reject",
+        circuit: Callable[[ScoringModel], Circuit] | None = None,
+        pad_to: Sequence[int] = (),
+        bucket_by: str | None = None,
+    ) -> None:
         if max_size is not None and max_size < 1:
-            raise ConfigError(step_id, f"max_size must be 1 or more, not {max_size}")
+            raise ConfigError("batch.max_size", f"max_size must be 1 or more, not {max_size}")
+        named = [one if isinstance(one, NamedModel) else NamedModel(one) for one in models]
+        _check_names(named, ensembles, cascades)
         self._step_id = step_id
-        self._models = tuple(models)
         self._max_size = max_size
-        fields = merge_fields(field for model in models for field in model.required_fields)
-        self._specs = tuple(ColumnSpec(field.name, field.dtype, field.width) for field in fields)
+        self._non_finite = non_finite
+        self._make_circuit = circuit
+        self._grouping: dict[str, Any] = {"pad_to": pad_to, "bucket_by": bucket_by, "padding": PaddingCounters()}
+        self._calls = tuple(self._call(one, f"models[{i}]") for i, one in enumerate(named))
+        stacked = {
+            one.name: self._call(NamedModel(one.model, one.name), f"ensembles.{one.name}.model", grouped=False)
+            for one in ensembles
+            if one.model is not None
+        }
+        self._models = tuple(call.model for call in (*self._calls, *stacked.values()))
+        if pad_to and not any(call.takes_any_width for call in self._calls):
+            raise ConfigError("batch.pad_to", 'no model of the stage reads a field of width "any"')
+        names = [call.name for call in self._calls] + [one.name for one in ensembles] + [one.name for one in cascades]
+        wirings = [Wiring.of(call, names, earlier or {}) for call in self._calls]
+        self._graph: ModelGraph | None = None
+        if ensembles or cascades or any(wiring.nodes or wiring.masks for wiring in wirings):
+            self._graph = ModelGraph(self._calls, ensembles, cascades, stacked, earlier, non_finite == "reject")
+            wirings = list(self._graph.wirings.values())
+        #: For the models that are asked one by one, which columns go by another name.
+        self._plain = [
+            (call, wiring.columns if call.renames else None)
+            for call, wiring in zip(self._calls, wirings[: len(self._calls)], strict=True)
+        ]
+        self._earlier, self._specs = _outside((*self._calls, *stacked.values()), wirings)
+        self._outputs: tuple[Output, ...] = outputs_of(
+            step_id, self._calls, ensembles, cascades, stacked, reject_non_finite=non_finite == "reject"
+        )
+        self._recipe = _recipe(named, ensembles, cascades)
+
+    def _call(self, named: NamedModel, path: str, *, grouped: bool = True) -> ModelCall:
+        circuit = self._make_circuit(named.model) if self._make_circuit else None
+        return ModelCall(named, path, self._max_size, circuit, **(self._grouping if grouped else {}))
 
     @property
     def step_id(self) -> str:
@@ -109,16 +156,46 @@ class Infer:
 
     @property
     def models(self) -> tuple[ScoringModel, ...]:
-        """The models, in the order of their answers."""
+        """The models, in the order of their answers, and then those that stack others."""
         return self._models
 
     @property
     def specs(self) -> tuple[ColumnSpec, ...]:
-        """The columns that the models read."""
+        """The columns that the models read: all that an answer depends on."""
         return self._specs
 
+    @property
+    def padding(self) -> PaddingCounters:
+        """What was padded so far, of all models."""
+        counters: PaddingCounters = self._grouping["padding"]
+        return counters
+
+    @property
+    def recipe(self) -> str:
+        """What answers come from, but for the columns: names and versions of the models, and how they work together."""
+        return self._recipe
+
+    @cached_property
+    def identity(self) -> bytes:
+        """All that the answers to a row depend on, but for the row: stages of one identity may share a cache."""
+        lines = [self._recipe, self._non_finite, repr((tuple(self._grouping["pad_to"]), self._grouping["bucket_by"]))]
+        for model in self._models:
+            contract = getattr(model, "contract", None)
+            # The digest is of the ONNX file; which class a score is of, say, stands in model.toml.
+            said = [getattr(contract, part, "") for part in ("sha256", "inputs", "outputs")]
+            lines.append(f"{model.name}@{model.version} {said!r}")
+        lines += [repr(spec.name) for spec in self._specs]
+        return "\n".join(lines).encode()
+
+    @cached_property
+    def schema(self) -> Mapping[str, OutputSchema]:
+        """What the answers look like, by name."""
+        if self._graph is not None:
+            return self._graph.schema
+        return {call.name: OutputSchema(call.empty()) for call in self._calls}
+
     def __call__(self, batch: EventBatch) -> EventBatch:
-        """Add an output for each model; none if every row was rejected.
+        """Add an output for each model, ensemble and cascade; none if every row was rejected.
 
         Raises
         ------
@@ -133,6 +210,12 @@ class Infer:
     def read(self, batch: EventBatch) -> ModelInputs:
         """Return what the models are to see of a batch; rows without it are rejected."""
         columns = dict(batch.columns)
+        for name, (answer, field) in self._earlier.items():
+            output = batch.outputs[answer]
+            if field == ASKED:
+                columns[name] = np.ones(len(batch), np.bool_) if output.answered is None else output.answered
+            else:
+                columns[name] = output.fields[field]
         for spec in self._specs:
             if spec.name not in columns:
                 columns[spec.name] = read_column(batch, spec, self.step_id)
@@ -141,59 +224,73 @@ class Infer:
         kept = np.flatnonzero(batch.status == RowStatus.KEPT)
         return ModelInputs({name: select_rows(column, kept) for name, column in columns.items()}, len(kept), kept)
 
-    def predict(self, columns: Mapping[str, Column], n_rows: int) -> list[Mapping[str, Column]]:
-        """Return the output fields of each model, for rows that are all fit to be seen.
+    def predict(self, columns: Mapping[str, Column], n_rows: int) -> list[Fields]:
+        """Return all answers in their order, for rows that are all fit to be seen.
 
         Raises
         ------
         InferenceError
             As the model raised it, or if it returned the wrong number of rows.
         """
-        return [self._predict(model, columns, n_rows) for model in self._models]
+        if self._graph is not None:
+            return self._graph.predict(columns, n_rows)
+        return [
+            call(columns if renamed is None else {name: columns[source] for name, source in renamed.items()}, n_rows)
+            for call, renamed in self._plain
+        ]
 
-    def write(self, batch: EventBatch, inputs: ModelInputs, answers: Sequence[Mapping[str, Column]]) -> None:
-        """Add the models' answers to the batch, and reject the rows for which one is not finite."""
-        for model, fields in zip(self._models, answers, strict=True):
-            self._reject_non_finite(batch, model, fields, inputs.rows)
-            if inputs.rows is not None:
-                fields = {name: _scatter(column, inputs.rows, len(batch)) for name, column in fields.items()}
-            batch.outputs[model.name] = ModelOutput(model.version, fields)
-
-    def _predict(self, model: ScoringModel, columns: Mapping[str, Column], n_rows: int) -> Mapping[str, Column]:
-        size = self._max_size or n_rows
-        if n_rows <= size:
-            return _predict(model, columns, n_rows)
-        parts = []
-        for start in range(0, n_rows, size):
-            part = {name: column[start : start + size] for name, column in columns.items()}
-            parts.append(_predict(model, part, min(size, n_rows - start)))
-        return {name: concat_columns([part[name] for part in parts]) for name in parts[0]}
-
-    def _reject_non_finite(
-        self, batch: EventBatch, model: ScoringModel, fields: Mapping[str, Column], kept: NDArray[np.intp] | None
-    ) -> None:
-        for name, column in fields.items():
-            for row in np.flatnonzero(non_finite_rows({name: column})).tolist():
-                detail = f"model {model.name}@{model.version}: output {name!r} is not finite"
-                batch.reject(row if kept is None else int(kept[row]), Fault(self.step_id, "non_finite", detail))
+    def write(self, batch: EventBatch, inputs: ModelInputs, answers: Sequence[Fields]) -> None:
+        """Add the answers to the batch, and reject the rows for which one is not finite, or a model is left alone."""
+        for output, fields in zip(self._outputs, answers, strict=True):
+            output.write(batch, inputs.rows, fields)
 
 
-def _predict(model: ScoringModel, columns: Mapping[str, Column], n_rows: int) -> Mapping[str, Column]:
-    fields = model.predict(columns, n_rows)
-    for name, column in fields.items():
-        if len(column) != n_rows:
-            problem = f"output {name!r} has {len(column)} rows for {n_rows} events"
-            raise InferenceError(model.name, model.version, problem)
-    return fields
+def _check_names(named: Sequence[NamedModel], ensembles: Sequence[Ensemble], cascades: Sequence[Cascade]) -> None:
+    if not named:
+        raise ConfigError("models", "infer needs models of distinct names, not []")
+    models = [one.name for one in named]
+    members = {one.name: (one.mode, one.members) for one in ensembles}
+    steps = {one.name: one.steps for one in cascades}
+    problems = (*name_problems(models, members, steps), *member_problems(models, members, steps))
+    for (top, *rest), text in problems:
+        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in rest)
+        raise ConfigError(f"{top}{path}", text)
 
 
-def _scatter(column: Column, rows: NDArray[np.intp], n_rows: int) -> Column:
-    """Return a column of the whole batch with the values at the rows that they belong to."""
-    if isinstance(column, np.ndarray):
-        whole = np.zeros((n_rows, *column.shape[1:]), column.dtype)
-        whole[rows] = column
-        return whole
-    cells: list[Any] = [""] * n_rows
-    for row, value in zip(rows.tolist(), column, strict=True):
-        cells[row] = value
-    return cells
+def _outside(
+    calls: Sequence[ModelCall], wirings: Sequence[Wiring]
+) -> tuple[dict[str, tuple[str, str]], tuple[ColumnSpec, ...]]:
+    """Return the columns that are answers of stages before, and all columns from outside of the stage."""
+    earlier: dict[str, tuple[str, str]] = {}
+    fields: list[FieldSpec] = []
+    buckets: dict[str, FieldSpec] = {}  # read as text, if no model reads them as something else
+    for call, wiring in zip(calls, wirings, strict=True):
+        specs = {one.name: one for one in call.model.required_fields}
+        for name, source in wiring.columns.items():
+            if name == BUCKET:
+                buckets[source] = FieldSpec(source, "string")
+            else:
+                fields.append(FieldSpec(source, specs[name].dtype, specs[name].width))
+        fields += [FieldSpec(mask, "bool") for mask in wiring.masks]
+        earlier |= wiring.earlier
+        earlier |= {mask: (mask.removeprefix(f"{ASKED} "), ASKED) for mask in wiring.masks}
+    known = {field.name for field in fields}
+    fields += [field for source, field in buckets.items() if source not in known]
+    try:
+        merged = merge_fields(fields)
+    except ConfigError as error:
+        raise ConfigError("models", error.problem) from None
+    return earlier, tuple(ColumnSpec(field.name, field.dtype, field.width) for field in merged)
+
+
+def _recipe(named: Sequence[NamedModel], ensembles: Sequence[Ensemble], cascades: Sequence[Cascade]) -> str:
+    lines = []
+    for one in named:
+        told = f"{one.model.name}@{one.model.version}"
+        plain = one.name == one.model.name and not one.inputs
+        lines.append(told if plain else f"{one.name}={told}{sorted(one.inputs.items())}")
+    for ensemble in ensembles:
+        model = f" {ensemble.model.name}@{ensemble.model.version}" if ensemble.model else ""
+        lines.append(f"{ensemble.name}={ensemble.mode}{[*ensemble.members]}{[*ensemble.weights]}{model}")
+    lines += [f"{cascade.name}=cascade{[*cascade.steps]}{cascade.unsure!r}" for cascade in cascades]
+    return " ".join(lines)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-
-from modelstream.models.errors import InferenceError, ModelStreamError
+from modelstream.models.errors import InferenceError, ModelStreamError, ModelUnavailable
 from modelstream.operators.batch import EventBatch, Fault, Settled
+from modelstream.operators.circuit import OneBatch
 
 __all__ = ["Operator", "run_isolated"]
-
-
-_RAGGED = "the stage makes other columns of some events than of others"
 
 
 class Operator(Protocol):
@@ -36,7 +32,9 @@ class Operator(Protocol):
 def run_isolated(operator: Operator, batch: EventBatch) -> Settled:
     """Run an operator; where it raises, halve the batch until only the rows that make it fail are rejected.
 
-    One failing row among n costs at most 2·log₂(n) + 1 calls.
+    One failing row among n costs at most 2·log₂(n) + 1 calls. Both halves are tried before one of them is halved again,
+    so that a model which answers to one of them is known to answer; where a model is left alone for now, the rows that
+    need it are rejected as they are. See `modelstream.operators.circuit`.
 
     Parameters
     ----------
@@ -57,28 +55,49 @@ def run_isolated(operator: Operator, batch: EventBatch) -> Settled:
     """
     if not len(batch):
         return batch.settle()
+    with OneBatch():
+        settled = _try(operator, batch)
+        return settled if isinstance(settled, Settled) else _halved(operator, batch, settled)
+
+
+def _try(operator: Operator, batch: EventBatch) -> Settled | BaseException:
+    """Return what became of the rows, or why the operator failed."""
     try:
         return operator(batch).settle()
     # SystemExit: a user's function that gives up on one event must not end the worker.
     except (Exception, SystemExit) as error:
         if isinstance(error, ModelStreamError) and not error.permanent:
             raise
-        if len(batch) == 1:
-            batch.reject(0, _fault(operator.step_id, error))
-            return batch.settle()
-        middle = len(batch) // 2
-        rows = np.arange(len(batch))
-        halves = [run_isolated(operator, batch.select(half)) for half in (rows[:middle], rows[middle:])]
-    try:
-        return Settled.concat(halves)
-    except (LookupError, TypeError, ValueError) as error:
-        # Other columns, or columns of another shape, for one half than for the other: no batch can be made of them.
-        for row in range(len(batch)):
-            batch.reject(row, Fault(operator.step_id, "operator_failed", _RAGGED, type(error).__name__))
-        return batch.settle()
+        return error
+
+
+def _halved(operator: Operator, batch: EventBatch, error: BaseException) -> Settled:
+    """Return what became of the rows of a batch that the operator fails on."""
+    if len(batch) == 1 or isinstance(error, ModelUnavailable):
+        return _rejected(batch, _fault(operator.step_id, error))
+    middle = len(batch) // 2
+    halves = [batch.select(slice(0, middle)), batch.select(slice(middle, len(batch)))]
+    tried = [_try(operator, half) for half in halves]
+    parts = [
+        part if isinstance(part, Settled) else _halved(operator, half, part)
+        for half, part in zip(halves, tried, strict=True)
+    ]
+    return Settled.concat(parts)
+
+
+def _rejected(batch: EventBatch, fault: Fault) -> Settled:
+    for row in range(len(batch)):
+        batch.reject(row, fault)
+    return batch.settle()
 
 
 def _fault(step_id: str, error: BaseException) -> Fault:
-    reason = "model_failed" if isinstance(error, InferenceError) else "operator_failed"
+    reason = "operator_failed"
+    if isinstance(error, InferenceError):
+        reason = "model_unavailable" if isinstance(error, ModelUnavailable) else "model_failed"
     name = type(error).__name__
-    return Fault(step_id, reason, str(error) or name, name)
+    try:
+        text = str(error)
+    except Exception:  # a user's exception, which may raise even when asked what it says
+        text = ""
+    return Fault(step_id, reason, text or name, name)

@@ -145,3 +145,27 @@ def test_no_models_are_no_predictions() -> None:
     batch = batch_of(["a"])
     batch.outputs = {}
     assert documents(batch)[0]["predictions"] == {}
+
+
+class TestPartialAnswers:
+    """Entries are left out where a model was not asked, and commas with them."""
+
+    @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=6), st.booleans())
+    def test_an_entry_for_each_answer_and_no_other(self, answered: list[list[bool]], full: bool) -> None:
+        n_rows, masks = len(answered), np.array(answered, np.bool_)
+        batch = EventBatch.of_events([{}] * n_rows)
+        for k in range(3):
+            mask = None if full and k == 1 else masks[:, k]
+            versions = [f"{row}" for row in range(n_rows)]
+            fields = {"label": [f"<{row}>" for row in range(n_rows)], "value": np.arange(n_rows) * 0.5}
+            batch.outputs[f"m{k}"] = ModelOutput(versions if k else "v", fields, mask)
+        encoder = PredictionEncoder("p")
+        texts = encoder.encode(batch)
+        for row, text in enumerate(texts):
+            assert orjson.loads(text)["predictions"] == {
+                f"m{k}": {"version": str(row) if k else "v", "label": f"<{row}>", "value": row * 0.5}
+                for k in range(3)
+                if masks[row, k] or (full and k == 1)
+            }
+            assert encoder.encode(batch.select(np.array([row]))) == [text]
+            assert encoder.encode(EventBatch.concat([batch, batch.select(slice(row, row + 1))]))[-1] == text

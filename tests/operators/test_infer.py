@@ -14,7 +14,8 @@ from modelstream.models.contract import FieldSpec
 from modelstream.models.errors import ConfigError, InferenceError
 from modelstream.models.loading import load_model
 from modelstream.operators.batch import Column, EventBatch
-from modelstream.operators.infer import Infer
+from modelstream.operators.encode import PredictionEncoder
+from modelstream.operators.infer import Infer, NamedModel
 from modelstream.operators.operator import run_isolated
 
 X = FieldSpec("x", "float32")
@@ -128,6 +129,34 @@ def test_what_is_not_finite_is_rejected(missing: bool) -> None:
         ("non_finite", "model model@3: output 'value' is not finite"),
         ("non_finite", "model model@3: output 'vector' is not finite"),
     ]
+
+
+def test_what_is_not_finite_may_be_kept_as_null() -> None:
+    def predict(columns: Mapping[str, Column]) -> dict[str, Column]:
+        x = np.asarray(columns["x"])
+        with np.errstate(divide="ignore"):
+            return {"value": 1 / x, "vector": np.column_stack([x, np.where(x == 2, np.nan, x)])}
+
+    settled = run_isolated(Infer("score", [Scorer(predict)], non_finite="null"), batch_of(0, None, 2))
+    assert settled.rejected is not None and len(settled.rejected) == 1
+    records = [text.partition('"predictions":')[2] for text in PredictionEncoder("p").encode(settled.kept)]
+    assert records == [
+        '{"model":{"version":"3","value":null,"vector":[0.0,0.0]}}}',
+        '{"model":{"version":"3","value":0.5,"vector":[2.0,null]}}}',
+    ]
+
+
+def test_a_model_may_stand_under_another_name() -> None:
+    batch = Infer("score", [doubling(), NamedModel(doubling(), "twice", {"x": "y.z"})])(
+        EventBatch.of_events([{"x": 1, "y": {"z": 4}}])
+    )
+    assert (value_of(batch), value_of(batch, "twice")) == ([2], [8])
+
+
+def test_the_recipe_tells_all_that_answers_come_from() -> None:
+    plain = Infer("score", [doubling("a"), doubling("b")])
+    assert plain.recipe == "a@3 b@3"
+    assert Infer("score", [NamedModel(doubling("a"), "c", {"x": "y"})]).recipe == "c=a@3[('x', 'y')]"
 
 
 def test_a_row_that_makes_a_model_fail_is_rejected_alone() -> None:

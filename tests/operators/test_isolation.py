@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from modelstream.models.contract import FieldSpec
 from modelstream.models.errors import InferenceError
 from modelstream.operators.batch import Column, EventBatch
-from modelstream.operators.codecs import JsonCodec
+from modelstream.operators.codecs import Codec
 from modelstream.operators.encode import PredictionEncoder
 from modelstream.operators.extract import Extract
 from modelstream.operators.fields import ColumnSpec
 from modelstream.operators.filter import Filter
 from modelstream.operators.infer import Infer
+from modelstream.operators.json_format import JsonFormat
 from modelstream.operators.operator import Operator, run_isolated
 
-CODEC = JsonCodec(event_id="id", event_time="time", max_record_bytes=400, max_depth=9)
+CODEC = Codec(JsonFormat(max_depth=9), event_id="id", event_time="time", max_record_bytes=400)
 ENCODER = PredictionEncoder("pipeline")
 
 

@@ -84,6 +84,16 @@ def test_the_fault_tells_what_was_raised(error: BaseException, reason: str, name
     assert fault.detail == (str(error) or name)
 
 
+def test_an_exception_that_cannot_say_what_it_is_is_one_rows_all_the_same() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    rejected = run_isolated(fail_on({1}, Mute()), batch_of(3)).rejected
+    assert rejected is not None
+    assert [fault.detail for fault in rejected.faults.values()] == ["Mute"]
+
+
 def test_a_transient_failure_is_no_fault_of_the_rows() -> None:
     with pytest.raises(CacheUnavailable):
         run_isolated(fail_on({1}, CacheUnavailable()), batch_of(3))
@@ -114,14 +124,14 @@ def test_rows_filtered_in_the_halves_are_counted() -> None:
     assert settled.rejected.lineage.record_index.tolist() == [3]
 
 
-def test_a_stage_that_makes_other_columns_of_other_events_rejects_them_instead_of_ending_the_worker() -> None:
+def test_events_of_which_a_stage_makes_other_columns_go_on_in_batches_of_their_own() -> None:
     def work(batch: EventBatch) -> None:
-        if len(batch) > 1:
+        if len({event["row"] % 3 for event in batch.events}) > 1:
             raise ValueError("not all at once")
-        batch.columns[f"only-{batch.events[0]['row']}"] = np.zeros(1)
+        batch.columns[f"only-{batch.events[0]['row'] % 3}"] = np.zeros(len(batch))
 
     settled = run_isolated(Counting(work), batch_of(4))
-    assert len(settled.kept) == 0
-    assert settled.rejected is not None
-    assert {fault.reason for fault in settled.rejected.faults.values()} == {"operator_failed"}
-    assert [event["row"] for event in settled.rejected.events] == [0, 1, 2, 3]
+    assert settled.rejected is None
+    assert [[event["row"] for event in kept.events] for kept in settled.all_kept] == [[0], [1], [2], [3]]
+    made = [{name for name in kept.columns if name.startswith("only")} for kept in settled.all_kept]
+    assert made == [{"only-0"}, {"only-1"}, {"only-2"}, {"only-0"}]

@@ -38,6 +38,25 @@ def row_of(columns: list[Column], row: int) -> list[Any]:
     ]  # fmt: skip
 
 
+LISTS = st.lists(
+    st.lists(st.integers(0, 3), min_size=1, max_size=4) | st.lists(st.sampled_from(["", "a", "b", "ab"]), min_size=1),
+    min_size=2,
+    max_size=6,
+)
+
+
+@given(LISTS, st.booleans(), st.lists(st.text(max_size=2), min_size=6, max_size=6))
+def test_rows_of_any_length_differ_just_where_their_bytes_do(
+    rows: list[list[Any]], numbers: bool, texts: list[str]
+) -> None:
+    rows = [[str(value) for value in row] if not numbers else [len(str(value)) for value in row] for row in rows]
+    arrays: Any = [np.array(row, np.float32 if numbers else object) for row in rows]
+    columns: list[Column] = [arrays, texts[: len(rows)], np.zeros(len(rows)), list(reversed(arrays))]
+    packed = RowLayout.of(columns).pack(columns, len(rows))
+    meant = list(zip(map(str, rows), texts, map(str, reversed(rows)), strict=False))
+    assert [one == packed[0] for one in packed] == [one == meant[0] for one in meant]
+
+
 @given(columns_of_rows())
 def test_rows_come_back_bit_for_bit(given: tuple[list[Column], int]) -> None:
     columns, n_rows = given

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from modelstream.models.cost import CostModel
+from modelstream.operators.batch_size import SizeController
+from modelstream.operators.batch_statistics import BatchMode, Histogram
+
+TARGET_S = 0.020
+
+
+def controller(max_size: int = 1024, downstream_s: float = 0.0) -> SizeController:
+    return SizeController(max_size, TARGET_S, downstream_s, CostModel())
+
+
+def trained(fixed_s: float, per_row_s: float, max_size: int = 1024, downstream_s: float = 0.0) -> SizeController:
+    """Return a controller that has seen batches of many sizes of a model with this cost."""
+    sizes = controller(max_size, downstream_s)
+    for n_rows in (1, 8, 64, 512, max_size) * 8:
+        sizes.finished(n_rows, 0.0, fixed_s + per_row_s * n_rows)
+    return sizes
+
+
+costs = st.floats(1e-6, 5e-3), st.floats(1e-8, 1e-3)
+ages = st.floats(0, 0.1)
+
+
+@given(*costs, ages, st.integers(1, 100_000), st.integers(1, 65_536))
+def test_the_cap_is_from_one_to_the_largest_size(
+    fixed_s: float, per_row_s: float, age_s: float, n_waiting: int, max_size: int
+) -> None:
+    cap, _ = trained(fixed_s, per_row_s, max_size).cap(n_waiting, age_s)
+    assert 1 <= cap <= max_size
+
+
+@given(*costs, ages, st.integers(1, 100_000), st.floats(0, 0.005))
+def test_a_batch_answers_its_oldest_row_in_time_where_any_batch_can(
+    fixed_s: float, per_row_s: float, age_s: float, n_waiting: int, downstream_s: float
+) -> None:
+    cap, by_age = trained(fixed_s, per_row_s, downstream_s=downstream_s).cap(n_waiting, age_s)
+    before_s = age_s + downstream_s
+    if before_s + (fixed_s + per_row_s) * 1.001 <= 0.9 * TARGET_S:
+        assert before_s + fixed_s + per_row_s * cap <= TARGET_S
+    if by_age:
+        assert before_s + fixed_s + per_row_s * (cap + 2) * 1.001 > 0.9 * TARGET_S, "and no smaller than that"
+
+
+@example(38, 0.0044)
+@given(st.integers(1, 60), st.floats(0, 0.018))
+def test_under_load_no_batch_is_so_small_for_its_oldest_row_that_others_become_late(rows: int, age_s: float) -> None:
+    fixed_s, per_row_s, rate = 1e-3, 20e-6, 1000 * rows
+    sizes = trained(fixed_s, per_row_s)
+    for i in range(3000):
+        sizes.added(rows, i / 1000)
+    cap, by_age = sizes.cap(1024, age_s)
+    load = rate * per_row_s
+    if by_age:
+        assert load < 1
+        assert cap >= 3.9 * rate * fixed_s / (1 - load)
+    elif load < 0.1 and age_s < 0.010:
+        assert cap > 0.99 * (0.018 - fixed_s - age_s) / per_row_s
+
+
+def test_a_burst_is_split_where_the_fixed_cost_does_not_matter_any_more() -> None:
+    sizes = trained(fixed_s=10e-6, per_row_s=5e-6)
+    assert sizes.cap(200, 0.0) == (98, False)
+
+
+def test_nothing_is_larger_than_four_times_what_was_measured() -> None:
+    sizes = controller()
+    caps = []
+    for _ in range(4):
+        cap, _ = sizes.cap(100_000, 0.0)
+        caps.append(cap)
+        sizes.finished(cap, 0.0, 1e-6 * cap)
+    assert caps == [64, 256, 1024, 1024]
+
+
+def test_without_a_target_the_cap_is_the_largest_size() -> None:
+    sizes = SizeController(500, None, 0.0, CostModel())
+    assert sizes.mode is None
+    sizes.took(3600.0)
+    sizes.finished(10, 3600.0, 1.0)
+    assert sizes.cap(1000, 3600.0) == (500, False)
+    assert sizes.spare_s(10, 3600.0) == float("inf")
+    assert sizes.mode is None
+
+
+def test_a_batch_is_cut_where_calls_are_dear_and_left_whole_where_they_are_cheap() -> None:
+    assert controller().enough(1000) == 1000, "nothing is known"
+    assert trained(fixed_s=150e-6, per_row_s=1e-6).enough(1000) == pytest.approx(500, abs=1)
+    assert trained(fixed_s=15e-3, per_row_s=1e-6).enough(1000) == pytest.approx(990, abs=1)
+    assert trained(fixed_s=1e-9, per_row_s=1e-6).enough(1000) >= 1
+
+
+def test_batches_that_are_late_against_the_fit_make_smaller_ones_and_good_ones_make_up_for_it() -> None:
+    sizes = trained(fixed_s=1e-3, per_row_s=1e-6)
+    for _ in range(3):
+        sizes.finished(1024, 0.0, 0.030)
+    assert sizes.cap(100_000, 0.0) == (int(1024 * 0.9**3), False)
+    for _ in range(5):
+        sizes.finished(700, 0.0, 0.002)
+    assert sizes.cap(100_000, 0.0)[0] > 900
+
+
+def test_lateness_that_is_not_the_size_s_leaves_the_size_alone() -> None:
+    sizes = trained(fixed_s=1e-3, per_row_s=1e-6)
+    for _ in range(20):
+        sizes.finished(10, 0.0, 0.030)  # a small batch: the thread was not run
+        sizes.finished(1024, 0.019, 0.002)  # too old before it began
+    assert sizes.cap(100_000, 0.0)[0] == 1024
+
+
+def test_a_model_that_becomes_slower_gets_smaller_batches() -> None:
+    sizes = trained(fixed_s=1e-3, per_row_s=1e-6)
+    for _ in range(200):
+        cap, _ = sizes.cap(100_000, 0.0)
+        sizes.finished(cap, 0.0, 1e-3 + 100e-6 * cap)
+    assert sizes.cap(100_000, 0.0)[0] <= 190 * 17 / 16  # 190 rows take the target; one good batch adds a sixteenth
+
+
+def test_a_row_older_than_the_target_brings_throughput_and_a_calm_while_latency() -> None:
+    sizes = trained(fixed_s=100e-6, per_row_s=20e-6)
+    assert sizes.mode is BatchMode.LATENCY
+    small, _ = sizes.cap(100_000, 0.010)
+    large, by_age = sizes.cap(100_000, 0.021)
+    assert large > small
+    assert not by_age
+    sizes.took(0.021)
+    assert sizes.mode is BatchMode.THROUGHPUT
+    assert sizes.cap(100_000, 0.0) == (large, False)
+    for _ in range(7):
+        sizes.took(0.005)
+    sizes.took(0.015)
+    for _ in range(7):
+        sizes.took(0.005)
+    assert sizes.mode is BatchMode.THROUGHPUT, "a batch above half the target begins the count anew"
+    sizes.took(0.005)
+    assert sizes.mode is BatchMode.LATENCY
+
+
+@given(st.lists(ages, max_size=300))
+def test_the_mode_does_not_flap(seen: list[float]) -> None:
+    sizes = controller()
+    modes = [sizes.mode]
+    for age_s in seen:
+        sizes.took(age_s)
+        modes.append(sizes.mode)
+    for i, (before, after) in enumerate(pairwise(modes)):
+        if (before, after) == (BatchMode.THROUGHPUT, BatchMode.LATENCY):
+            assert max(seen[i - 7 : i + 1]) < TARGET_S / 2
+        elif before != after:
+            assert seen[i] > TARGET_S
+
+
+@pytest.mark.parametrize(("value", "bound"), [(0, 1), (1, 1), (2, 2), (3, 4), (1024, 1024), (1025, 2048)])
+def test_a_value_is_counted_below_the_power_of_two_that_holds_it(value: int, bound: int) -> None:
+    histogram = Histogram()
+    histogram.note(value)
+    assert histogram.as_dict() == {str(bound): 1}
+
+
+def test_a_value_beyond_all_bounds_is_counted_in_the_last() -> None:
+    histogram = Histogram()
+    histogram.note(1 << 60)
+    assert (sum(histogram.counts), histogram.counts[-1]) == (1, 1)
