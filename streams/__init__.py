@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modelstream.streams.pipeline import Pipeline, Source, extract, filter_events, infer, load_pipeline
+    from modelstream.streams.pipeline import Pipeline, Source, extract, filter_events, infer, load_pipeline, rules
 
-__all__ = ["Pipeline", "Source", "extract", "filter_events", "infer", "load_pipeline"]
+__all__ = ["Pipeline", "Source", "extract", "filter_events", "infer", "load_pipeline", "rules"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from faust import Channel
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
-from modelstream.operators.batch import EventBatch, Fault, Lineage
-from modelstream.operators.operator import Operator, run_isolated
-from modelstream.streams.dead_letter import dead_letters
-from modelstream.streams.delivery import Delivery, Output
-from modelstream.streams.records import RecordBatch
-from modelstream.streams.transport import batch_topic
+from modelstream.streams.batch_stream import batch_topic
+from modelstream.streams.steps import InferStep, Step, StepResult, make_step
+from modelstream.streams.wording import counted
 
 if TYPE_CHECKING:
     from modelstream.streams.app import App
     from modelstream.streams.build import BuiltPipeline
 
-__all__ = ["LinkChannel", "StageAgent", "StageStep", "StepResult", "attach_agents"]
+__all__ = ["LinkChannel", "StageAgent", "attach_agents"]
 
 logger = logging.getLogger(__name__)
 
-# Batches of one stage in flight: one being computed, one waiting, so that the data thread never idles between two.
-_IN_FLIGHT_PER_STAGE = 2
+# Calls of one step in flight: one being made, one waiting, so that the data thread never idles between two.
+_CALLS_IN_FLIGHT = 2
+
+# Batches that wait before a stage. Events are bounded where they are fetched; this only bounds the bookkeeping.
+WAITING_BATCHES = 64
 
 
 class LinkChannel(Channel):
@@ -44,155 +45,116 @@ class LinkChannel(Channel):
         """The queue, bounded and without flow control."""
         if self._queue is None:
             self._queue = ThrowableQueue(
-                maxsize=self.maxsize or _IN_FLIGHT_PER_STAGE,
+                maxsize=self.maxsize or WAITING_BATCHES,
                 flow_control=FlowControlEvent(initially_suspended=False),
             )
         return self._queue
 
 
-@dataclass(slots=True)
-class StepResult:
-    """What one stage made of one batch, computed off the event loop."""
-
-    #: Rows for the next stage; None where there are none or this was the last one.
-    batch: EventBatch | None = None
-    #: Where the rows came from whose predictions or dead letters are on their way, or that were filtered.
-    settled: list[Lineage] = field(default_factory=list)
-    #: Those of them that a business rule filtered: finished, since there is nothing to confirm.
-    filtered: Lineage | None = None
-    #: Counts for the worker's statistics; events where this was the first stage.
-    n_events: int = 0
-    n_rejected: int = 0
-    #: Why the first of them was rejected.
-    first_fault: Fault | None = None
-    n_predictions: int = 0
-
-
-def _is_live(batch: RecordBatch | EventBatch) -> bool:
-    """Whether any row of the batch still belongs to this worker."""
-    sources = (batch,) if isinstance(batch, RecordBatch) else batch.lineage.sources
-    return any(source.ticket.live for source in sources)
-
-
-class StageStep:
-    """One stage's work on a batch: the operator, with decoding before the first, encoding and producing after the last.
-
-    Dead letters are produced by the stage that rejects.
-    """
-
-    def __init__(self, built: BuiltPipeline, position: int, delivery: Delivery, max_output_bytes: int) -> None:
-        stage = built.stages[position]
-        self._operator: Operator = stage.operator
-        self._codec = built.codec if position == 0 else None
-        self._encoder = built.encoder if position == len(built.stages) - 1 else None
-        self._sink = built.spec.sink
-        self._delivery = delivery
-        self._max_output_bytes = max_output_bytes
-
-    def __call__(self, batch: RecordBatch | EventBatch) -> StepResult:
-        """Run the stage; called on the data thread."""
-        result = StepResult()
-        if not _is_live(batch):
-            return result
-        events = self._decode(batch, result) if isinstance(batch, RecordBatch) else batch
-        if len(events):
-            settled = run_isolated(self._operator, events)
-            self._reject(settled.rejected, result)
-            if settled.filtered is not None:
-                result.filtered = settled.filtered
-                result.settled.append(settled.filtered)
-            events = settled.kept
-        if len(events):
-            self._pass_on(events, result)
-        return result
-
-    def _decode(self, records: RecordBatch, result: StepResult) -> EventBatch:
-        assert self._codec is not None
-        result.n_events = len(records)
-        settled = self._codec.decode(
-            records.values, records.keys, records.timestamps_ms, default_ids=records.default_ids, source=records
-        ).settle()
-        self._reject(settled.rejected, result)
-        return settled.kept
-
-    def _reject(self, rejected: EventBatch | None, result: StepResult) -> None:
-        if rejected is not None:
-            self._delivery.produce(dead_letters(self._sink.dead_letter, rejected))
-            result.settled.append(rejected.lineage)
-            result.n_rejected += len(rejected)
-            result.first_fault = result.first_fault or rejected.faults[0]
-
-    def _pass_on(self, events: EventBatch, result: StepResult) -> None:
-        if self._encoder is None:
-            result.batch = events
-            return
-        values = self._encoder.encode(events)
-        # A character is at most four bytes of UTF-8, and the key, which counts too, stands in the value.
-        if 8 * max(map(len, values)) > self._max_output_bytes:
-            events, values = self._without_oversize(events, values, result)
-        owed = [(source.ticket, count) for source, count in events.lineage.count_by_source()]
-        self._delivery.produce(Output(self._sink.topic, events.keys, values, owed))
-        result.settled.append(events.lineage)
-        result.n_predictions = len(events)
-
-    def _without_oversize(
-        self, events: EventBatch, values: list[str], result: StepResult
-    ) -> tuple[EventBatch, list[str]]:
-        sizes = [len(value.encode()) + len(key or b"") for key, value in zip(events.keys, values, strict=True)]
-        for row, n_bytes in enumerate(sizes):
-            if n_bytes > self._max_output_bytes:
-                detail = f"the prediction record has {n_bytes} bytes, more than {self._max_output_bytes}"
-                events.reject(row, Fault("sink", "too_large", detail))
-        fits = [value for value, n_bytes in zip(values, sizes, strict=True) if n_bytes <= self._max_output_bytes]
-        settled = events.settle()
-        self._reject(settled.rejected, result)
-        return settled.kept, fits
-
-
 class StageAgent:
     """A stage as the body of a Faust agent.
 
-    The data thread has the next batch waiting while the result of the one before is booked here. Results are released
-    in the order they came: per partition, and so per key, the output has the input's order.
+    Whatever has arrived while the data thread was busy goes into one call of the step, batches of several partitions
+    together. Results are released in the order of the calls: per partition, and so per key, the output has the
+    input's order.
+
+    Parameters
+    ----------
+    app : App
+        The app.
+    link : LinkChannel or None
+        Where the batches for the next stage go.
     """
 
-    def __init__(self, app: App, step: Callable[[Any], StepResult], link: LinkChannel | None) -> None:
+    def __init__(self, app: App, link: LinkChannel | None) -> None:
         self._app = app
-        self._step = step
         self._link = link
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._step: Step | None = None
+        self._arrived: asyncio.Queue[Any] = asyncio.Queue(WAITING_BATCHES)
+        self._called = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._room_rows = sys.maxsize
+
+    def use(self, step: Step) -> None:
+        """Set the step. It wakes this agent, so it is made after it."""
+        self._step = step
+
+    def wake(self) -> None:
+        """Have the step called although nothing may have arrived. Called from any thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: the worker ends
+                self._loop.call_soon_threadsafe(self._called.set)
 
     async def __call__(self, stream: AsyncIterator[Any]) -> None:
         """Process the stream until it ends; a failure that is not one row's ends the worker."""
-        computing: asyncio.Queue[Awaitable[StepResult]] = asyncio.Queue(_IN_FLIGHT_PER_STAGE)
-        releaser = asyncio.create_task(self._release_in_order(computing))
+        self._loop = asyncio.get_running_loop()
+        calls: asyncio.Queue[Awaitable[StepResult]] = asyncio.Queue(_CALLS_IN_FLIGHT)
+        tasks = [
+            asyncio.create_task(self._crash_unless_it_works(self._call_step(calls))),
+            asyncio.create_task(self._crash_unless_it_works(self._release_in_order(calls))),
+        ]
         try:
-            async for batch in stream:
-                await computing.put(asyncio.ensure_future(self._app.on_data_thread(self._step, batch)))
+            async for arrived in stream:
+                # What the stage before made in one call comes as one event.
+                for batch in arrived if isinstance(arrived, list) else (arrived,):
+                    await self._arrived.put(batch)
+                    # Each time: there may be more of them than places, and only a call makes room.
+                    self._called.set()
         finally:
-            releaser.cancel()
+            for task in tasks:
+                task.cancel()
 
-    async def _release_in_order(self, computing: asyncio.Queue[Awaitable[StepResult]]) -> None:
+    async def _crash_unless_it_works(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            while True:
-                await self._release(await (await computing.get()))
+            await work
         except Exception as error:
             await self._app.crash(error)
+
+    async def _call_step(self, calls: asyncio.Queue[Awaitable[StepResult]]) -> None:
+        assert self._step is not None
+        while True:
+            await self._called.wait()
+            self._called.clear()
+            arrived = []
+            while self._room_rows > 0 and not self._arrived.empty():
+                arrived.append(self._arrived.get_nowait())
+                self._room_rows -= len(arrived[-1])
+            call = self._app.on_data_thread(self._step, arrived, drain=self._app.is_draining)
+            await calls.put(asyncio.ensure_future(call))
+
+    async def _release_in_order(self, calls: asyncio.Queue[Awaitable[StepResult]]) -> None:
+        while True:
+            result = await (await calls.get())
+            await self._release(result)
+            self._plan_next_call(result)
+
+    def _plan_next_call(self, result: StepResult) -> None:
+        assert self._loop is not None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._room_rows = result.room_rows
+        if result.due_in_s == 0 or (result.room_rows > 0 and not self._arrived.empty()):
+            self._called.set()
+        elif result.due_in_s is not None:
+            self._timer = self._loop.call_later(result.due_in_s, self._called.set)
 
     async def _release(self, result: StepResult) -> None:
         app = self._app
         app.counters.events += result.n_events
         app.counters.predictions += result.n_predictions
-        if result.filtered is not None:
-            app.counters.filtered += len(result.filtered)
-            for source, n_rows in result.filtered.count_by_source():
+        for filtered in result.filtered:
+            app.counters.filtered += len(filtered)
+            for source, n_rows in filtered.count_by_source():
                 app.consumer.finish(source.ticket, n_rows)
         self._count_rejected(result)
         for lineage in result.settled:
             for source, n_rows in lineage.count_by_source():
                 app.consumer.sent(source, n_rows)
-        if result.batch is not None:
+        if result.batches:
             assert self._link is not None
-            await self._link.put(result.batch)
+            await self._link.put(result.batches)
 
     def _count_rejected(self, result: StepResult) -> None:
         counters, fault = self._app.counters, result.first_fault
@@ -201,8 +163,8 @@ class StageAgent:
         # The first, the tenth, the hundredth …: enough to be seen, and no log of a thousand lines a second.
         if fault is not None and len(str(counters.dead_letters)) > len(str(before)) - (before == 0):
             logger.warning(
-                "%d dead letters so far, now: %s at stage %r: %s", counters.dead_letters, fault.reason, fault.stage,
-                fault.detail,
+                "%s so far, now: %s at stage %r: %s", counted(counters.dead_letters, "dead letter"), fault.reason,
+                fault.stage, fault.detail,
             )  # fmt: skip
 
 
@@ -211,9 +173,16 @@ def attach_agents(app: App, built: BuiltPipeline) -> None:
     inbox: Any = batch_topic(app, built.spec.source.topic)
     last = len(built.stages) - 1
     for position, stage in enumerate(built.stages):
-        link = None if position == last else LinkChannel(app, maxsize=_IN_FLIGHT_PER_STAGE)
-        step = StageStep(built, position, app.delivery, app.limits.max_output_bytes)
-        agent = StageAgent(app, step, link)
+        link = None if position == last else LinkChannel(app, maxsize=WAITING_BATCHES)
+        agent = StageAgent(app, link)
+        step = make_step(
+            built, position, app.delivery, app.limits.max_output_bytes,
+            downstream_s=app.downstream_s, pool=app.compute_pool, wake=agent.wake,
+        )  # fmt: skip
+        agent.use(step)
+        app.stage_agents.append(agent)
+        if isinstance(step, InferStep):
+            app.batch_statistics[stage.step_id] = step.statistics
         app.agent(inbox, name=f"{built.spec.pipeline}.{stage.step_id}")(_as_function(agent))
         inbox = link
 

@@ -10,7 +10,7 @@ import gc
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -22,14 +22,16 @@ from mode.utils.objects import cached_property
 
 from modelstream.models.errors import ConfigError, ModelStreamError
 from modelstream.operators.cache import CacheCounters
-from modelstream.streams.agents import attach_agents
+from modelstream.operators.microbatch import BatchStatistics
+from modelstream.streams.agents import WAITING_BATCHES, StageAgent, attach_agents
+from modelstream.streams.batch_stream import BatchStream, RecordBatchSchema
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.caching import cache_settings, warn_if_away
 from modelstream.streams.delivery import Delivery
 from modelstream.streams.ledger import Ticket
 from modelstream.streams.pipeline import load_pipeline
 from modelstream.streams.settings import BrokerSettings, EngineLimits
-from modelstream.streams.transport import BatchStream, RecordBatchSchema, Transport
+from modelstream.streams.transport import Transport
 from modelstream.streams.web import add_pages
 
 __all__ = ["App", "Counters", "app_from_environment", "create_app"]
@@ -43,6 +45,16 @@ T = TypeVar("T")
 # at the default of 700 every batch in flight is searched for nothing, again and again: 0.6 µs an event (measured,
 # 2,048 events of 20 numbers). The window holds some 100,000 objects.
 _GC_THRESHOLD = 200_000
+
+# librdkafka's own limit is 2 GB; less than what a bomb could make of the memory of a small container.
+_MAX_RECEIVED_BYTES = 1_000_000_000
+
+# What a broker and a consumer add to the producer's linger before a prediction is seen: Kafka's own round trip.
+_ROUND_TRIP_S = 0.002
+
+# The linger where a stage has a target for its latency: as short as pays (performance at 20,000 events/s breaks down
+# at 0, since every few records become a request).
+_TARGET_LINGER_MS = 1.0
 
 
 @dataclass(slots=True)
@@ -80,9 +92,16 @@ class App(faust.App):
         self.settings = settings
         self.limits = limits or EngineLimits()
         self.counters = Counters()
+        #: Lets what stages hold end well: caches write what they are to keep.
+        self.close_stages: Callable[[], None] = lambda: None
         #: What the caches of stages have done, by step id.
         self.caches: Mapping[str, CacheCounters] = {}
         self._data_thread = ThreadPoolExecutor(1, thread_name_prefix="modelstream-data")
+        #: Computes micro-batches where a stage has several in flight; None where none has.
+        self.compute_pool: ThreadPoolExecutor | None = None
+        self.stage_agents: list[StageAgent] = []
+        #: What the stages' micro-batchers have done, by step id.
+        self.batch_statistics: dict[str, BatchStatistics] = {}
         self._confirming: asyncio.Future[None] | None = None
         #: Whether somebody named the web server's port; else it takes the first free one.
         self.web_port_is_chosen = False
@@ -97,8 +116,7 @@ class App(faust.App):
             "broker_max_poll_interval": self.max_poll_interval_s,
             "broker_heartbeat_interval": self.limits.session_timeout_s / 6,
             "consumer_auto_offset_reset": "earliest",
-            # Batches, not events.
-            "stream_buffer_maxsize": self.limits.max_batches_in_flight,
+            "stream_buffer_maxsize": WAITING_BATCHES,
             "stream_wait_empty": True,
             "topic_disable_leader": True,
             "web": "modelstream://",
@@ -117,6 +135,8 @@ class App(faust.App):
             "enable.auto.offset.store": False,
             "auto.offset.reset": self.conf.consumer_auto_offset_reset,
             "fetch.wait.max.ms": limits.fetch_wait_max_ms,
+            # Also how large a compressed batch may become; at the default of 100 MB a larger one is never read.
+            "receive.message.max.bytes": _MAX_RECEIVED_BYTES,
             # The default of 1 s is how long a partition rests after its queue was full.
             "fetch.queue.backoff.ms": 10,
             "queued.min.messages": 20 * limits.fetch_max_records,
@@ -140,6 +160,21 @@ class App(faust.App):
                 "message.max.bytes": limits.max_output_bytes + 100_000,
             }
         )
+
+    @property
+    def downstream_s(self) -> float:
+        """What a prediction takes from the producer to its consumer: the linger, and the round trip to the broker."""
+        return self.limits.linger_ms / 1000 + _ROUND_TRIP_S
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing is read for now, so that nothing should be held back for what may come."""
+        return not self.consumer.is_reading
+
+    def wake_stages(self) -> None:
+        """Have every stage look at what it holds."""
+        for agent in self.stage_agents:
+            agent.wake()
 
     async def on_data_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function on the data thread, after what was given to it before, and return its result.
@@ -201,6 +236,9 @@ class App(faust.App):
         await super().on_shutdown()
         self.delivery.stop()
         self._data_thread.shutdown(wait=False, cancel_futures=True)
+        if self.compute_pool is not None:
+            self.compute_pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self.close_stages)
 
 
 def create_app(built: BuiltPipeline, settings: BrokerSettings, limits: EngineLimits | None = None) -> App:
@@ -215,8 +253,16 @@ def create_app(built: BuiltPipeline, settings: BrokerSettings, limits: EngineLim
     limits : EngineLimits, optional
         How much is held at once.
     """
+    limits = limits or EngineLimits()
+    batches = [stage.infer.batch for stage in built.spec.stages if stage.infer]
+    if any(batch.target_p99_ms is not None for batch in batches):
+        limits = replace(limits, linger_ms=min(limits.linger_ms, _TARGET_LINGER_MS))
     app = App(built.spec.pipeline, settings=settings, limits=limits)
     app.caches = built.caches
+    app.close_stages = built.close
+    n_threads = min(sum(batch.in_flight for batch in batches if batch.in_flight > 1), built.threads)
+    if n_threads:
+        app.compute_pool = ThreadPoolExecutor(n_threads, thread_name_prefix="modelstream-model")
     add_pages(app)
     attach_agents(app, built)
     return app

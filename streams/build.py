@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelstream.models.errors import ConfigError
-from modelstream.operators.batch import EventBatch, Lineage, Settled
-from modelstream.operators.cache import CacheCounters, CachedInfer, Store
-from modelstream.operators.codecs import JsonCodec
+from modelstream.models.threads import cpu_budget
+from modelstream.operators.answers import OutputSchema
+from modelstream.operators.batch import EventBatch, Settled
+from modelstream.operators.cache import CacheCounters, CachedInfer
+from modelstream.operators.codecs import Codec
 from modelstream.operators.encode import PredictionEncoder
 from modelstream.operators.extract import Extract
-from modelstream.operators.fields import ColumnSpec
 from modelstream.operators.filter import Filter
 from modelstream.operators.infer import Infer
 from modelstream.operators.operator import Operator, run_isolated
+from modelstream.operators.rules import Rules
+from modelstream.streams.build_infer import ModelLoader, build_infer
+from modelstream.streams.formats import make_codec
 from modelstream.streams.functions import FunctionResolver
-from modelstream.streams.spec import DeclaredColumns, InferSpec, PipelineSpec, PresentFields, StageSpec
+from modelstream.streams.infer_spec import CacheSpec
+from modelstream.streams.known_columns import known_columns
+from modelstream.streams.rules import answers_of, make_rules
+from modelstream.streams.spec import DeclaredColumns, PipelineSpec, PresentFields, StageSpec
+from modelstream.streams.stage_spec import RulesSpec
 
 if TYPE_CHECKING:
-    from modelstream.models.contract import FieldSpec
     from modelstream.models.onnx_model import OnnxModel
 
 __all__ = ["BuiltPipeline", "BuiltStage", "build", "run_stages"]
@@ -51,7 +57,7 @@ class BuiltPipeline:
     ----------
     spec : PipelineSpec
         What its file says.
-    codec : JsonCodec
+    codec : Codec
         Records to events.
     stages : tuple of BuiltStage
         In the order in which events pass them.
@@ -62,10 +68,15 @@ class BuiltPipeline:
     """
 
     spec: PipelineSpec
-    codec: JsonCodec
+    codec: Codec
     stages: tuple[BuiltStage, ...]
     encoder: PredictionEncoder
     models: tuple[OnnxModel, ...]
+
+    @property
+    def threads(self) -> int:
+        """How many threads all models may use together."""
+        return self.spec.threads or cpu_budget()
 
     @property
     def caches(self) -> dict[str, CacheCounters]:
@@ -73,6 +84,12 @@ class BuiltPipeline:
         return {
             stage.step_id: stage.operator.counters for stage in self.stages if isinstance(stage.operator, CachedInfer)
         }
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Let the caches write what they are to keep, for so many seconds at most, and close their connections."""
+        for stage in self.stages:
+            if isinstance(stage.operator, CachedInfer):
+                stage.operator.close(timeout_s)
 
 
 def run_stages(stages: Sequence[BuiltStage], batch: EventBatch) -> Settled:
@@ -97,22 +114,14 @@ def run_stages(stages: Sequence[BuiltStage], batch: EventBatch) -> Settled:
     >>> settled.kept.events, len(settled.filtered), settled.rejected
     ([{'x': 1}], 1, None)
     """
-    filtered: list[Lineage] = []
-    rejected: list[EventBatch] = []
+    settled = Settled(batch, None, None)
     for stage in stages:
-        if not len(batch):
+        parts = [run_isolated(stage.operator, part) for part in settled.all_kept]
+        if not parts:
             break
-        settled = run_isolated(stage.operator, batch)
-        batch = settled.kept
-        if settled.filtered is not None:
-            filtered.append(settled.filtered)
-        if settled.rejected is not None:
-            rejected.append(settled.rejected)
-    return Settled(
-        batch,
-        Lineage.concat(filtered) if filtered else None,
-        EventBatch.concat(rejected) if rejected else None,
-    )
+        earlier = Settled(settled.kept.select(slice(0, 0)), settled.filtered, settled.rejected)
+        settled = Settled.concat([earlier, *parts])
+    return settled
 
 
 def build(spec: PipelineSpec, folder: Path, models_dir: Path, redis_url: str | None = None) -> BuiltPipeline:
@@ -141,30 +150,29 @@ def build(spec: PipelineSpec, folder: Path, models_dir: Path, redis_url: str | N
     operators: dict[int, Operator] = {
         i: _function_operator(stage, functions, f"stages[{i}]")
         for i, stage in enumerate(spec.stages)
-        if stage.infer is None
+        if stage.infer is None and not isinstance(stage.rules, RulesSpec)
     }
-    models: dict[str, OnnxModel] = {}
-    store = _store(spec, redis_url)
+    loader = ModelLoader(models_dir)
+    answers: dict[str, OutputSchema] = {}
+    infers: list[Infer] = []
     for i, stage in enumerate(spec.stages):
         if stage.infer is not None:
-            answering = _load(stage.infer, models_dir, f"stages[{i}]")
-            _check_columns(answering, spec.stages[:i], f"stages[{i}]")
-            infer = _infer(stage, answering, f"stages[{i}]")
+            infer = build_infer(stage, spec.stages[:i], answers, loader, f"stages[{i}]", spec.source)
+            infers.append(infer)
             cache = stage.infer.cache
-            operators[i] = infer if store is None or cache is None else CachedInfer(infer, store, cache.ttl_s)
-            models |= answering
-    source = spec.source
+            operators[i] = infer if redis_url is None or cache is None else _cached(infer, cache, redis_url)
+            answers |= infer.schema
+        elif isinstance(stage.rules, RulesSpec):
+            known = {name: schema.fields for name, schema in answers.items()}
+            columns = known_columns(spec.stages[:i], spec.source)
+            operators[i] = rules = make_rules(stage.id, stage.rules, columns, known, f"stages[{i}].rules")
+            answers |= {name: OutputSchema(fields) for name, fields in answers_of(rules).items()}
     return BuiltPipeline(
         spec=spec,
-        codec=JsonCodec(
-            max_record_bytes=source.max_record_bytes,
-            max_depth=source.max_depth,
-            event_id=source.event_id,
-            event_time=source.event_time,
-        ),
+        codec=make_codec(spec.source),
         stages=tuple(BuiltStage(stage.id, operators[i]) for i, stage in enumerate(spec.stages)),
-        encoder=PredictionEncoder(_seed_text(spec, list(models.values()))),
-        models=tuple(models.values()),
+        encoder=PredictionEncoder(_seed_text(spec, operators.values(), infers)),
+        models=loader.models,
     )
 
 
@@ -175,76 +183,29 @@ def _function_operator(stage: StageSpec, functions: FunctionResolver, path: str)
         return Extract(stage.id, function=functions.resolve(stage.extract, f"{path}.extract"))
     if isinstance(stage.filter, PresentFields):
         return Filter(stage.id, present=stage.filter.present)
-    assert stage.filter is not None  # the spec has checked that it is one of the three
-    return Filter(stage.id, function=functions.resolve(stage.filter, f"{path}.filter"))
+    if stage.filter is not None:
+        return Filter(stage.id, function=functions.resolve(stage.filter, f"{path}.filter"))
+    assert stage.rules is not None and not isinstance(stage.rules, RulesSpec)  # the spec has checked that it is one
+    return Rules(stage.id, function=functions.resolve(stage.rules, f"{path}.rules"))
 
 
-def _load(infer: InferSpec, models_dir: Path, path: str) -> dict[str, OnnxModel]:
-    """Return the models of a stage by the path of their references."""
-    from modelstream.models.loading import load_model
+def _cached(infer: Infer, cache: CacheSpec, redis_url: str) -> CachedInfer:
+    # Imported here: not every pipeline needs a client of Redis.
+    from modelstream.operators.redis_store import open_store
 
-    places = [f"{path}.infer.models[{j}]" for j in range(len(infer.models))]
-    return {
-        place: load_model(models_dir, reference, path=place)
-        for place, reference in zip(places, infer.models, strict=True)
-    }
-
-
-def _infer(stage: StageSpec, models: Mapping[str, OnnxModel], path: str) -> Infer:
-    assert stage.infer is not None
-    try:
-        return Infer(stage.id, list(models.values()), stage.infer.batch.max_size)
-    except ConfigError as error:  # the models do not go together
-        raise ConfigError(f"{path}.infer.models", error.problem) from None
+    return CachedInfer(
+        infer,
+        open_store(redis_url, cache.timeout_ms / 1000),
+        cache.ttl_s,
+        l1_rows=cache.l1_rows,
+        write_behind_rows=cache.write_behind_rows,
+        bypass=cache.bypass,
+    )
 
 
-def _store(spec: PipelineSpec, redis_url: str | None) -> Store | None:
-    """Return the one store of all stages, since one thread uses it; None where no answer is kept."""
-    if redis_url is None or not any(stage.infer and stage.infer.cache for stage in spec.stages):
-        return None
-    from modelstream.operators.redis_store import RedisStore
-
-    return RedisStore(redis_url)
-
-
-def _check_columns(models: Mapping[str, OnnxModel], before: Sequence[StageSpec], path: str) -> None:
-    """Compare what models read with what is declared. What a function makes, or an event holds, only data can tell."""
-    declared: dict[str, tuple[str, ColumnSpec]] = {}
-    for i, stage in enumerate(before):
-        if isinstance(stage.extract, DeclaredColumns):
-            for name, keys in stage.extract.columns.items():
-                declared[name] = (f"stages[{i}].extract.columns.{name}", keys.as_column(name))
-        elif stage.extract is not None:
-            declared.clear()  # the function may replace any column
-    for place, model in models.items():
-        for field in model.required_fields:
-            declared_at, column = declared.get(field.name, ("", None))
-            if column is not None and not _goes_into(column, field):
-                raise ConfigError(
-                    place,
-                    f"model {model.name}@{model.version} reads field {field.name!r} as {_say(field)}, "
-                    f"but {declared_at} is {_say(column)}",
-                )
-
-
-def _goes_into(column: ColumnSpec, field: FieldSpec) -> bool:
-    if (column.width or 1) != (field.width or 1):
-        return False
-    if field.dtype == "string":
-        return column.dtype in ("string", "int32", "int64")  # whole numbers are written out, as categories often come
-    return column.dtype != "string"
-
-
-def _say(field: ColumnSpec | FieldSpec) -> str:
-    return field.dtype if field.width is None else f"{field.dtype}[{field.width}]"
-
-
-def _seed_text(spec: PipelineSpec, models: Sequence[OnnxModel]) -> str:
+def _seed_text(spec: PipelineSpec, operators: Iterable[Operator], infers: Sequence[Infer]) -> str:
     """Return what predictions come from; events that are delivered again get the same ids from the same models."""
-    versions = {model.name: model.version for model in models}
-    lines = [spec.pipeline]
-    for stage in spec.stages:
-        if stage.infer is not None:
-            names = [reference.partition("@")[0] for reference in stage.infer.models]
-            lines.append(" ".join([stage.id, *(f"{name}@{versions[name]}" for name in names)]))
+    lines = [spec.pipeline, *(f"{infer.step_id} {infer.recipe}" for infer in infers)]
+    # After the models, so that pipelines without rules keep the ids that they had.
+    lines += [f"{rules.step_id} {rules.version}" for rules in operators if isinstance(rules, Rules) and rules.version]
     return "\n".join(lines)

@@ -43,9 +43,9 @@ def cache_settings(spec: PipelineSpec, option: str | None, environ: Mapping[str,
 
 def warn_if_away(settings: RedisSettings) -> None:
     """Log a warning if Redis does not answer: the worker does without, and asks again now and then."""
-    from modelstream.operators.redis_store import RedisStore
+    from modelstream.operators.redis_store import open_store
 
-    store = RedisStore(settings.url, _START_TIMEOUT_S)
+    store = open_store(settings.url, _START_TIMEOUT_S)
     try:
         store.ping()
     except CacheUnavailable as error:

@@ -18,7 +18,7 @@ from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.cluster import SILENT_LOGGER
 from modelstream.streams.settings import BrokerSettings
 
-__all__ = ["as_ndjson", "read_topic"]
+__all__ = ["as_ndjson", "read_spans", "read_topic"]
 
 # Records of one batch at the most.
 _BATCH = 10_000
@@ -94,8 +94,7 @@ def read_topic(
     BrokerUnavailable
         The broker does not answer, or refuses.
     """
-    reader = _Reader(settings, topic, group)
-    try:
+    with _reader(settings, topic, group) as reader:
         reader.start(from_beginning, until_end)
         if on_start is not None:
             on_start()
@@ -108,6 +107,43 @@ def read_topic(
             if batch:
                 yield batch
                 reader.commit(batch)
+
+
+def read_spans(settings: BrokerSettings, topic: str, spans: Mapping[int, tuple[int, int]]) -> Iterator[list[Message]]:
+    """Read stretches of a topic, and yield what each fetch brought.
+
+    Parameters
+    ----------
+    settings : BrokerSettings
+        Where Kafka is.
+    topic : str
+        The topic; it must exist.
+    spans : mapping of int to (int, int)
+        For each partition to read, the offset to start at and the one to stop before. Where the topic begins later or
+        ends earlier, only what is there is read.
+
+    Yields
+    ------
+    list of confluent_kafka.Message
+        One or more records, those of a partition in order.
+
+    Raises
+    ------
+    BrokerUnavailable
+        The broker does not answer, or refuses.
+    """
+    with _reader(settings, topic, None) as reader:
+        reader.start_spans(spans)
+        while not reader.finished:
+            if batch := reader.fetch():
+                yield batch
+
+
+@contextlib.contextmanager
+def _reader(settings: BrokerSettings, topic: str, group: str | None) -> Iterator[_Reader]:
+    reader = _Reader(settings, topic, group)
+    try:
+        yield reader
     except KafkaException as error:
         raise BrokerUnavailable(settings.bootstrap, f"cannot read {topic}: {error.args[0].str()}") from None
     finally:
@@ -173,6 +209,11 @@ class _Reader:
             start = {p: start[p] for p in self._ends}
         self._consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in start.items()])
         self._last_event = time.monotonic()
+
+    def start_spans(self, spans: Mapping[int, tuple[int, int]]) -> None:
+        """Read these stretches."""
+        self._ends = {p: end for p, (_, end) in spans.items()}
+        self._consumer.assign([TopicPartition(self._topic, p, start) for p, (start, _) in spans.items()])
 
     def _partitions(self) -> list[int]:
         topic = self._consumer.list_topics(self._topic, _REQUEST_TIMEOUT_S).topics[self._topic]

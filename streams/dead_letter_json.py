@@ -7,15 +7,14 @@ from typing import Any
 
 from confluent_kafka import Message
 
-__all__ = ["describe_dead_letter"]
+from modelstream.streams.headers import as_count, read_headers, split_own
 
-_PREFIX = "modelstream."
+__all__ = ["as_text", "describe_dead_letter"]
+
 _TEXTS = ("reason", "stage", "detail", "exception")
-_NUMBERS = ("attempts", "partition", "offset", "timestamp_ms")
-#: Only where the original value was too large to be kept.
-_OF_TRUNCATED = ("truncated_from_bytes", "sha256")
-
-Headers = list[tuple[str, bytes | None]]
+#: Only where there is something to say: of a redriven event, and of a record that was too large to be kept whole.
+_OPTIONAL_TEXTS = ("origin", "redriven_from", "sha256", "dropped_headers")
+_OPTIONAL_NUMBERS = ("truncated_from_bytes", "key_truncated_from_bytes")
 
 
 def describe_dead_letter(message: Message) -> dict[str, Any]:
@@ -29,44 +28,42 @@ def describe_dead_letter(message: Message) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``reason``, ``stage``, ``detail``, ``exception``, ``attempts``, and the original record: ``topic``,
+        ``letter``, where it stands in its topic (``PARTITION/OFFSET``), and ``written_ms``, its own timestamp;
+        ``reason``, ``stage``, ``detail``, ``exception``, ``attempts``; and the original record: ``topic``,
         ``partition``, ``offset``, ``timestamp_ms``, ``key``, ``value`` and ``headers``, a list of objects with
         ``name`` and ``value``. Bytes that are not UTF-8 stand in base64 under ``key_base64`` and ``value_base64``.
         What a record does not say, because something else wrote it, is null.
     """
-    ours, original = _split(message.headers() or [])
-    said: dict[str, Any] = {name: ours.get(name) for name in _TEXTS}
-    said |= {"attempts": _number(ours.get("attempts")), "topic": ours.get("topic")}
-    said |= {name: _number(ours.get(name)) for name in ("partition", "offset", "timestamp_ms")}
-    said |= _as_text("key", message.key()) | _as_text("value", message.value())
-    if "truncated_from_bytes" in ours:
-        said |= {"truncated_from_bytes": _number(ours["truncated_from_bytes"]), "sha256": ours.get("sha256")}
-    said["headers"] = [{"name": name, **_as_text("value", value)} for name, value in original]
+    [headers] = read_headers([message])
+    own, original = split_own(headers or ())
+    said: dict[str, Any] = {
+        "letter": f"{message.partition()}/{message.offset()}",
+        "written_ms": message.timestamp()[1],
+        **{name: _text(own.get(name)) for name in _TEXTS},
+        "attempts": as_count(own.get("attempts")),
+        "topic": _text(own.get("topic")),
+        **{name: as_count(own.get(name)) for name in ("partition", "offset", "timestamp_ms")},
+        **as_text("key", message.key()),
+        **as_text("value", message.value()),
+    }
+    said |= {name: as_count(own[name]) for name in _OPTIONAL_NUMBERS if name in own}
+    said |= {name: _text(own[name]) for name in _OPTIONAL_TEXTS if name in own}
+    said["headers"] = [{"name": name, **as_text("value", value)} for name, value in original]
     return said
 
 
-def _split(headers: Headers) -> tuple[dict[str, str], Headers]:
-    """Return what the engine says, and the headers of the original record.
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "replace")
 
-    The original's come first. Was it a dead letter itself once, they hold the same names, so the last of each counts.
+
+def as_text(name: str, value: bytes | None) -> dict[str, str | None]:
+    r"""Return bytes under a name, those that are no UTF-8 in base64 under ``NAME_base64``.
+
+    Examples
+    --------
+    >>> as_text("key", b"N1") | as_text("value", b"\xff")
+    {'key': 'N1', 'value_base64': '/w=='}
     """
-    names = {_PREFIX + name for name in (*_TEXTS, *_NUMBERS, *_OF_TRUNCATED, "topic")}
-    ours: dict[str, str] = {}
-    original: Headers = []
-    for name, value in reversed(headers):
-        short = name.removeprefix(_PREFIX)
-        if name in names and short not in ours and value is not None:
-            ours[short] = value.decode("utf-8", "replace")
-        else:
-            original.append((name, value))
-    return ours, original[::-1]
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
-
-
-def _as_text(name: str, value: bytes | None) -> dict[str, str | None]:
     if value is None:
         return {name: None}
     try:

@@ -15,17 +15,16 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from modelstream.models.errors import BrokerUnavailable
+from modelstream.streams.headers import Headers
 from modelstream.streams.ledger import Ticket
 
-__all__ = ["Delivery", "Headers", "Output"]
+__all__ = ["Delivery", "Output"]
 
 logger = logging.getLogger(__name__)
 
 # How long to wait for room in librdkafka's queue before trying again: with reports of failures only, nothing tells
 # when there is room. Some 1,000 records leave the queue in that time.
 _FULL_POLL_S = 0.005
-
-Headers = list[tuple[str, bytes | None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -323,6 +323,6 @@ def _summary(tally: Tally, n_events: int, stats: dict[str, Any], dead_letters: i
         p50_ms=round(p50, 1),
         p99_ms=round(p99, 1),
         seconds=round(seconds, 3),
-        cache_hits=sum(counters["hits"] + counters["duplicates"] for counters in caches),
+        cache_hits=sum(counters["hits"] + counters["duplicates"] + counters["coalesced"] for counters in caches),
         cache_misses=sum(counters["misses"] + counters["bypassed"] for counters in caches),
     )

@@ -1,4 +1,4 @@
-"""Events of a file as records to produce: NDJSON line by line as the bytes they are; tables in `event_tables`."""
+"""Events of a file as records to produce: see `event_lines`, `event_tables` and `vector_files` for what files hold."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ import stat
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast, get_args
 
 import orjson
 
-from modelstream.models.errors import ConfigError, DecodeError, did_you_mean
+from modelstream.models.errors import ConfigError, DecodeError
+from modelstream.operators.codecs import Format
+from modelstream.operators.f32_format import VectorFormat
 from modelstream.operators.paths import Unfit, look_up
+from modelstream.streams.formats import SourceFormat, make_format
+from modelstream.streams.yaml_file import neighbour_hint
 
-__all__ = ["EventFile", "Format", "NdjsonFile", "Record", "format_of", "key_bytes", "key_of", "open_events"]
+__all__ = ["EventFile", "FileFormat", "Record", "format_of", "key_bytes", "key_of", "open_events"]
 
 #: What a file of events holds.
-Format = Literal["ndjson", "csv", "parquet"]
+FileFormat = Literal["ndjson", "csv", "parquet", "npy", "f32"]
 
 #: Key and value of a Kafka record.
 Record = tuple[bytes | None, bytes]
 
-_SUFFIXES: dict[str, Format] = {
+_SUFFIXES: dict[str, FileFormat] = {
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
     ".json": "ndjson",
     ".csv": "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".npy": "npy",
+    ".f32": "f32",
 }
 
-#: One read. Some hundred events, so that what is done once a read costs nothing; larger reads are no quicker.
-_READ_BYTES = 256 * 1024
-#: No event is that long: a file without line ends is something else, and must not fill the memory.
-_MAX_LINE_BYTES = 64 * 1024 * 1024
-
 _GZIP_MAGIC = b"\x1f\x8b"
-_UTF8_BOM = b"\xef\xbb\xbf"
 
 
-def format_of(path: Path | None) -> Format:
+def format_of(path: Path | None) -> FileFormat:
     """Return what a file holds by its suffix; standard input (None) holds NDJSON.
 
     Raises
@@ -63,7 +63,9 @@ def format_of(path: Path | None) -> Format:
     name = path.name.lower().removesuffix(".gz")
     found = _SUFFIXES.get(Path(name).suffix)
     if found is None:
-        raise ConfigError(str(path), f"the name does not tell its format; add --format {'|'.join(get_args(Format))}")
+        raise ConfigError(
+            str(path), f"the name does not tell its format; add --format {'|'.join(get_args(FileFormat))}"
+        )
     return found
 
 
@@ -102,13 +104,16 @@ class EventFile(ABC):
     path : Path or None
         The file; None is standard input. Compression by gzip is seen by itself.
     key : str or None
-        The field that keys the records.
+        Path of the field that keys the records.
+    form : Format
+        What records are to hold: the pipeline's format.
     """
 
-    def __init__(self, path: Path | None, key: str | None) -> None:
+    def __init__(self, path: Path | None, key: str | None, form: Format) -> None:
         self.name = "standard input" if path is None else str(path)
         self._path = path
         self._key = key
+        self._form = form
         self._raw: BinaryIO | None = None
 
     @abstractmethod
@@ -159,7 +164,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise ConfigError(str(path), f"no such file{_neighbour(path)}") from None
+        raise ConfigError(str(path), f"no such file{neighbour_hint(path)}") from None
     except IsADirectoryError:
         raise ConfigError(str(path), "is a directory; name a file in it") from None
     except OSError as error:
@@ -175,114 +180,28 @@ def _check_is_there(path: Path) -> None:
             raise IsADirectoryError
 
 
-def _neighbour(path: Path) -> str:
-    try:
-        return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
-    except OSError:
-        return ""
-
-
-class NdjsonFile(EventFile):
-    r"""One JSON object a line. Lines go out as they stand, without their line end; blank ones are skipped.
-
-    Parameters
-    ----------
-    path : Path or None
-        The file; None is standard input.
-    key : str or None
-        The field that keys the records.
-    as_is : bool
-        Yield every line, blank and broken ones too; where a line has no key, the key is null.
-    """
-
-    def __init__(self, path: Path | None, key: str | None, *, as_is: bool = False) -> None:
-        super().__init__(path, key)
-        self._as_is = as_is
-
-    def records(self) -> Iterator[Record]:
-        """Yield key and value of each event."""
-        line_number = 1
-        with self._open() as stream:
-            for lines in self._blocks(stream):
-                try:
-                    keys = self._keys(lines)
-                except (ValueError, AttributeError):  # not JSON, or no object
-                    yield from self._one_by_one(lines, line_number)
-                else:
-                    yield from zip(keys, lines, strict=True)
-                line_number += len(lines)
-
-    def _blocks(self, stream: BinaryIO) -> Iterator[list[bytes]]:
-        # read1 returns what a pipe holds: lines of a live source go out as they come.
-        read = cast(io.BufferedReader, stream).read1
-        rest, start = b"", _UTF8_BOM
-        while block := read(_READ_BYTES).removeprefix(start):
-            start = b""
-            *lines, rest = _split(rest + block)
-            if len(rest) > _MAX_LINE_BYTES:
-                raise DecodeError(f"{self.name}: a line of more than {_MAX_LINE_BYTES >> 20} MiB; is this NDJSON?")
-            yield lines
-        if rest:
-            yield [rest.removesuffix(b"\r")]
-
-    def _keys(self, lines: list[bytes]) -> list[bytes | None]:
-        key = self._key
-        if self._as_is and key is None:
-            return [None] * len(lines)
-        loads = orjson.loads
-        # One event at a time: a list of them all would be a fifth slower, for its memory.
-        if key is None:
-            if any(type(loads(line)) is not dict for line in lines):
-                raise ValueError("a line is no object")
-            return [None] * len(lines)
-        if "." in key:
-            return list(map(self._key_of_line, lines))
-        values = [loads(line).get(key) for line in lines]
-        return [value.encode() if value.__class__ is str else key_bytes(value) for value in values]
-
-    def _one_by_one(self, lines: list[bytes], line_number: int) -> Iterator[Record]:
-        for i, line in enumerate(lines, line_number):
-            try:
-                yield self._key_of_line(line), line
-            except ValueError as error:
-                if self._as_is:
-                    yield None, line
-                elif line.strip():
-                    raise DecodeError(f"{self.name}:{i}: {_say(error)}") from None
-
-    def _key_of_line(self, line: bytes) -> bytes | None:
-        event = orjson.loads(line)
-        if not isinstance(event, dict):
-            raise ValueError("no JSON object; NDJSON has one event a line")
-        return None if self._key is None else key_of(event, self._key)
-
-
-def _say(error: ValueError) -> str:
-    # orjson counts lines too, and would call this one line 1.
-    return f"no JSON: {error.msg} at column {error.colno}" if isinstance(error, orjson.JSONDecodeError) else str(error)
-
-
-def _split(block: bytes) -> list[bytes]:
-    """Return the lines of a block without their ends; after the last end stands the beginning of the next line."""
-    if b"\r" not in block:
-        return block.split(b"\n")
-    *lines, rest = block.split(b"\n")
-    return [*(line.removesuffix(b"\r") for line in lines), rest]
-
-
-def open_events(path: Path | None, form: Format | None, key: str | None, *, as_is: bool = False) -> EventFile:
+def open_events(
+    path: Path | None,
+    file_format: FileFormat | None,
+    key: str | None,
+    *,
+    as_is: bool = False,
+    source_format: SourceFormat = "json",
+) -> EventFile:
     """Return a file of events, ready to read.
 
     Parameters
     ----------
     path : Path or None
         The file; None is standard input.
-    form : {"ndjson", "csv", "parquet"} or None
+    file_format : {"ndjson", "csv", "parquet", "npy", "f32"} or None
         What it holds; None is what its suffix says.
     key : str or None
-        The field that keys the records, as ``source.key`` names it.
+        Path of the field that keys the records, as ``source.key`` names it.
     as_is : bool
-        For NDJSON: yield broken lines too.
+        For NDJSON: yield lines as they stand, broken ones too.
+    source_format : str or F32Format
+        What records are to hold, as ``source.format`` says.
 
     Raises
     ------
@@ -291,12 +210,27 @@ def open_events(path: Path | None, form: Format | None, key: str | None, *, as_i
     """
     if path is not None:
         _check_is_there(path)
-    form = form or format_of(path)
-    if form == "ndjson":
-        return NdjsonFile(path, key, as_is=as_is)
-    if as_is:
-        raise ConfigError("--as-is", f"is for lines of NDJSON, not for {form}")
-    from modelstream.streams.event_tables import CsvFile, ParquetFile
+    file_format = file_format or format_of(path)
+    if file_format == "ndjson":
+        from modelstream.streams.event_lines import NdjsonFile
 
-    reader: Callable[[Path | None, str | None], EventFile] = CsvFile if form == "csv" else ParquetFile
-    return reader(path, key)
+        return NdjsonFile(path, key, make_format(source_format), as_is=as_is)
+    if as_is:
+        raise ConfigError("--as-is", f"is for lines of NDJSON, not for {file_format}")
+    if file_format in ("npy", "f32"):
+        return _open_vectors(path, file_format, source_format)
+    from modelstream.streams.event_tables import CsvFile, ParquetFile, plain
+
+    reader = CsvFile if file_format == "csv" else ParquetFile
+    return reader(path, key, make_format(source_format, default=plain))
+
+
+def _open_vectors(path: Path | None, file_format: FileFormat, source_format: SourceFormat) -> EventFile:
+    from modelstream.streams.vector_files import VectorFile
+
+    form = make_format(source_format)
+    if not isinstance(form, VectorFormat):
+        raise ConfigError(
+            str(path or "-"), "holds vectors, and the pipeline's events do not; it needs format: {f32: N}"
+        )
+    return VectorFile(path, form, has_header=file_format == "npy")

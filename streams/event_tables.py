@@ -1,4 +1,4 @@
-"""Events of tables as records to produce: each row of a CSV or Parquet file becomes one JSON object."""
+"""Events of tables as records to produce: each row of a CSV or Parquet file becomes one event."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from modelstream.models.errors import ConfigError, DecodeError
+from modelstream.operators.codecs import Format
 from modelstream.streams.event_files import EventFile, Record, key_of
 
-__all__ = ["CsvFile", "ParquetFile", "infer_cell"]
+__all__ = ["CsvFile", "ParquetFile", "infer_cell", "plain"]
 
 # As JSON writes numbers: with a leading zero or a plus it is a code, such as 007, and stays text.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -64,7 +63,7 @@ class CsvFile(EventFile):
     def records(self) -> Iterator[Record]:
         """Yield key and value of each event."""
         with self._open() as stream:
-            # Bytes that are not UTF-8 become surrogates, which orjson refuses: so the error can name the line.
+            # Bytes that are not UTF-8 become surrogates, which no format writes: so the error can name the line.
             text = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="")
             rows = csv.reader(text, strict=True)
             try:
@@ -87,16 +86,20 @@ class CsvFile(EventFile):
                 raise DecodeError(f"{self.name}:{rows.line_num}: {len(row)} cells for {len(names)} columns")
             event = dict(zip(names, map(infer_cell, row), strict=True))
             try:
-                yield None if self._key is None else key_of(event, self._key), orjson.dumps(event)
-            except (TypeError, UnicodeEncodeError):
-                raise DecodeError(f"{self.name}:{rows.line_num}: not UTF-8") from None
+                yield None if self._key is None else key_of(event, self._key), self._form.write(event)
+            except (TypeError, ValueError) as error:
+                problem = "not UTF-8" if "surrogates" in str(error) else str(error)
+                raise DecodeError(f"{self.name}:{rows.line_num}: {problem}") from None
 
 
 class ParquetFile(EventFile):
-    """Rows of a Parquet file. Times become ISO 8601 in UTC, decimals numbers, bytes text or else base64, NaN null."""
+    """Rows of a Parquet file. Times become ISO 8601 in UTC, decimals numbers, NaN null.
 
-    def __init__(self, path: Path | None, key: str | None) -> None:
-        super().__init__(path, key)
+    Bytes stay bytes where records can hold them; in JSON they become text, or else base64.
+    """
+
+    def __init__(self, path: Path | None, key: str | None, form: Format) -> None:
+        super().__init__(path, key, form)
         if path is None:
             raise ConfigError("FILE", "Parquet cannot be read from standard input; name the file")
         self._pyarrow = _pyarrow(self.name)
@@ -122,11 +125,18 @@ class ParquetFile(EventFile):
         for event in rows:
             self._n_read += 1
             try:
-                value = orjson.dumps(event, _plain, orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z)
-            except (TypeError, UnicodeEncodeError) as error:
-                raise DecodeError(f"{self.name}: row {self._n_read} cannot be written as JSON: {error}") from None
-            # The key as the JSON says it, so that a time is one text everywhere.
-            yield None if self._key is None else key_of(_keyed(event, self._key, value), self._key), value
+                value = self._form.write(event)
+            except (TypeError, ValueError) as error:
+                name = self._form.name
+                raise DecodeError(f"{self.name}: row {self._n_read} cannot be written as {name}: {error}") from None
+            yield None if self._key is None else self._key_of(event, value), value
+
+    def _key_of(self, event: dict[str, Any], value: bytes) -> bytes | None:
+        assert self._key is not None
+        if not isinstance(event.get(self._key), str | int | float):
+            # The key as the record says it, so that a time is one text everywhere.
+            [event], _ = self._form.read([value], {})
+        return key_of(event, self._key)
 
     @contextmanager
     def _arrow_errors(self) -> Iterator[None]:
@@ -152,19 +162,15 @@ def _as_list(pyarrow: Any, column: Any) -> list[Any]:
         # Text from Arrow: Python's times are slower by much, and have no nanoseconds. Without a zone it is UTC.
         unit = "us" if column.type.unit == "ns" else column.type.unit
         column = pyarrow.compute.strftime(column.cast(pyarrow.timestamp(unit, "UTC"), safe=False), "%Y-%m-%dT%H:%M:%SZ")
+    elif pyarrow.types.is_floating(column.type):
+        # Not every format has NaN, and to none of them it means that the value is missing.
+        column = pyarrow.compute.if_else(pyarrow.compute.is_nan(column), None, column)
     values: list[Any] = column.to_pylist(maps_as_pydicts="strict")
     return values
 
 
-def _keyed(event: dict[str, Any], key: str, value: bytes) -> dict[str, Any]:
-    """Return the event with a key as JSON says it; where the key is text or a number, the row says it already."""
-    if isinstance(event.get(key), str | int | float):
-        return event
-    decoded: dict[str, Any] = orjson.loads(value)
-    return decoded
-
-
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Return as JSON's types what a table holds and a format does not know."""
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, timedelta):

@@ -29,6 +29,7 @@ __all__ = [
     "filter_events",
     "infer",
     "load_pipeline",
+    "rules",
     "run_stages",
 ]
 
@@ -40,12 +41,13 @@ class Source(TypedDict, total=False):
     """``source`` of a pipeline built in Python: a plain dict, with its keys known to editors and type checkers."""
 
     topic: Required[str]
-    format: str
+    format: str | Mapping[str, Any]
     key: str | None
     event_id: str | None
     event_time: str | None
     max_record_bytes: int
     max_depth: int
+    priority: Mapping[str, str]
 
 
 def extract(function: str | Callable[..., Any] | None = None, *, columns: Mapping[str, Any] | None = None) -> Step:
@@ -87,29 +89,58 @@ def filter_events(function: str | Callable[..., Any] | None = None, *, present: 
     return {"filter": _either(function, present, "filter_events", "present")}
 
 
-def infer(models: Sequence[str], *, max_size: int | None = None, cache_ttl_s: int | None = None) -> Step:
+def rules(function: str | Callable[..., Any] | None = None, **keys: Any) -> Step:
+    """Return a step of business logic.
+
+    Parameters
+    ----------
+    function : str or callable
+        Takes an `EventBatch` and changes it in place; as a name, ``module:function``.
+    **keys : object
+        Instead of a function: ``fields``, ``columns``, ``keep``, ``reject``, ``outputs``, as in the pipeline file.
+
+    Examples
+    --------
+    >>> rules(keep="distance > 0")
+    {'rules': {'keep': 'distance > 0'}}
+    """
+    if (function is None) == (not keys):
+        raise TypeError("rules() takes either a function or keys such as keep=")
+    return {"rules": keys if function is None else function}
+
+
+def infer(
+    models: Sequence[str | Mapping[str, Any]],
+    *,
+    max_size: int | None = None,
+    target_p99_ms: float | None = None,
+    cache_ttl_s: int | None = None,
+    **keys: Any,
+) -> Step:
     """Return a step that asks models.
 
     Parameters
     ----------
-    models : sequence of str
-        ``NAME`` (its highest version) or ``NAME@VERSION`` each.
+    models : sequence of str or mapping
+        ``NAME``, or ``NAME@VERSION``, or a mapping as in the pipeline file.
     max_size : int, optional
-        The most rows of one micro-batch.
+        Rows that a model is called with at most; short for ``batch={"max_size": …}``.
+    target_p99_ms : float, optional
+        Milliseconds that an event may take, at the 99th percentile; short for ``batch={"target_p99_ms": …}``.
     cache_ttl_s : int, optional
-        Seconds for which answers are kept in Redis; without it, none are.
+        Seconds that answers are kept; short for ``cache={"ttl_s": …}``. Without a cache, none are.
+    **keys : object
+        ``batch``, ``cache``, ``ensembles``, ``cascades`` and the others, as in the pipeline file.
 
     Examples
     --------
     >>> infer(["arrival_delay"], max_size=256)
     {'infer': {'models': ['arrival_delay'], 'batch': {'max_size': 256}}}
     """
-    step: dict[str, Any] = {"models": models}
-    if max_size is not None:
-        step["batch"] = {"max_size": max_size}
-    if cache_ttl_s is not None:
-        step["cache"] = {"ttl_s": cache_ttl_s}
-    return {"infer": step}
+    short = {"max_size": max_size, "target_p99_ms": target_p99_ms}
+    batch = {**keys.pop("batch", {}), **{key: value for key, value in short.items() if value is not None}}
+    cache = {} if cache_ttl_s is None else {"cache": {**keys.pop("cache", {}), "ttl_s": cache_ttl_s}}
+    return {"infer": {"models": models, **({"batch": batch} if batch else {}), **cache, **keys}}
 
 
 def _either(function: object, declared: object, name: str, key: str) -> object:
@@ -135,6 +166,8 @@ class Pipeline:
         Folder of the models, relative to `folder`.
     delivery : str
         The guarantee.
+    threads : int, optional
+        Threads for all models together; by default as many as the process may use CPUs.
     broker, redis : str, optional
         Where Kafka and Redis are, unless the environment or an option says otherwise.
     folder : path
@@ -164,6 +197,7 @@ class Pipeline:
     sink: SinkSpec | None
     models_dir: str
     delivery: str
+    threads: int | None
     broker: str | None
     redis: str | None
     folder: Path = field(compare=False)
@@ -175,6 +209,7 @@ class Pipeline:
         *,
         models_dir: str = "models",
         delivery: str = "at_least_once",
+        threads: int | None = None,
         broker: str | None = None,
         redis: str | None = None,
         folder: str | Path = ".",
@@ -186,6 +221,7 @@ class Pipeline:
             sink=None,
             models_dir=models_dir,
             delivery=delivery,
+            threads=threads,
             broker=broker,
             redis=redis,
             folder=Path(folder),
@@ -208,12 +244,12 @@ class Pipeline:
         step_id : str
             Name of the stage, for dead letters and metrics.
         step : Step
-            What `extract`, `filter_events` or `infer` returns.
+            What `extract`, `filter_events`, `rules` or `infer` returns.
         """
         stage = validated(StageSpec, {"id": step_id, **step}, f"stages[{len(self.stages)}]")
         return self._with(stages=(*self.stages, stage))
 
-    def to(self, topic: str, *, dead_letter: str | None = None) -> Pipeline:
+    def to(self, topic: str, *, dead_letter: str | None = None, flight_record: bool = False) -> Pipeline:
         """Return this pipeline with its sink; it is complete then, and checked as a whole.
 
         Parameters
@@ -222,8 +258,12 @@ class Pipeline:
             Where predictions go.
         dead_letter : str, optional
             Where events go that cannot be processed; ``TOPIC.dead`` by default.
+        flight_record : bool
+            Whether predictions tell in headers how they came about.
         """
-        keys = {"topic": topic} if dead_letter is None else {"topic": topic, "dead_letter": dead_letter}
+        keys: dict[str, Any] = {"topic": topic, "flight_record": flight_record}
+        if dead_letter is not None:
+            keys["dead_letter"] = dead_letter
         complete = self._with(sink=validated(SinkSpec, keys, "sink"))
         _ = complete.spec
         return complete
@@ -268,7 +308,7 @@ class Pipeline:
         """
         data = self.spec.model_dump(by_alias=True, exclude_defaults=True)
         for i, stage in enumerate(data["stages"]):
-            for kind in ("extract", "filter"):
+            for kind in ("extract", "filter", "rules"):
                 if callable(stage.get(kind)):
                     stage[kind] = function_name(stage[kind], f"stages[{i}].{kind}")
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
@@ -330,6 +370,7 @@ def load_pipeline(path: str | Path, overrides: Iterable[str] = ()) -> Pipeline:
         spec.source,
         models_dir=spec.models_dir,
         delivery=spec.delivery,
+        threads=spec.threads,
         broker=spec.broker,
         redis=spec.redis,
         folder=file.parent,

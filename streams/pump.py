@@ -27,6 +27,8 @@ _FATAL_CODES = frozenset(
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError._AUTO_OFFSET_RESET,
+        # Told again and again, for as long as the record is there: too large to unpack, or broken.
+        KafkaError._BAD_COMPRESSION,
         KafkaError._FATAL,
     }
 )

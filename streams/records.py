@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
@@ -12,9 +12,10 @@ from confluent_kafka import Message
 from faust.types import TP
 from numpy.typing import NDArray
 
+from modelstream.streams.headers import FIRST_TIMESTAMP, ORIGIN, Headers, as_count, read_headers
 from modelstream.streams.ledger import Ticket
 
-__all__ = ["RecordBatch", "SourceRecord", "split_by_partition"]
+__all__ = ["RecordBatch", "SourceRecord", "read_priorities", "split_by_partition"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class SourceRecord:
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes | None]]
+    headers: Headers
 
 
 class RecordBatch:
@@ -78,10 +79,29 @@ class RecordBatch:
         """Timestamps of the records, in milliseconds since 1970, as their producers or the broker set them."""
         return np.fromiter(map(itemgetter(1), map(Message.timestamp, self._messages)), np.int64, self.n_rows)
 
-    def default_ids(self) -> list[str]:
-        """Return ids for events that carry none: where the record stands in Kafka."""
+    @property
+    def first_timestamps_ms(self) -> NDArray[np.int64]:
+        """As `timestamps_ms`, but of a redriven record that of the record it was at first."""
+        times = self.timestamps_ms
+        for row, headers in _redriven(self._messages):
+            first = as_count(headers.get(FIRST_TIMESTAMP))
+            if first is not None:
+                times[row] = first
+        return times
+
+    def default_ids(self, rows: slice = slice(None)) -> list[str]:
+        """Return ids for events that carry none: where the record stands in Kafka, or stood before it was redriven."""
         topic, partition = self.tp
-        return [f"{topic}/{partition}/{message.offset()}" for message in self._messages]
+        messages = self._messages[rows]
+        ids = [f"{topic}/{partition}/{message.offset()}" for message in messages]
+        for row, headers in _redriven(messages):
+            ids[row] = (headers[ORIGIN] or b"").decode("utf-8", "replace")
+        return ids
+
+    @property
+    def headers(self) -> list[Headers | None]:
+        """Headers of each record, None where it has none."""
+        return read_headers(self._messages)
 
     def record(self, index: int) -> SourceRecord:
         """Return one record, for its dead letter."""
@@ -93,12 +113,22 @@ class RecordBatch:
             timestamp_ms=message.timestamp()[1],
             key=message.key(),
             value=message.value(),
-            headers=message.headers() or [],
+            headers=read_headers([message])[0] or [],
         )
 
     def let_go(self) -> None:
         """Drop the records: no row needs its original bytes any more."""
         self._messages = []
+
+
+def _redriven(messages: Sequence[Message]) -> Iterator[tuple[int, dict[str, bytes | None]]]:
+    """Yield the records that were dead letters once: the row of each, and its headers by name."""
+    headers = read_headers(messages)
+    if headers.count(None) == len(headers):
+        return
+    for row, found in enumerate(headers):
+        if found and ORIGIN in (by_name := dict(found)):
+            yield row, by_name
 
 
 def split_by_partition(messages: list[Message], topics: Collection[str]) -> dict[TP, list[Message]]:
@@ -123,3 +153,22 @@ def split_by_partition(messages: list[Message], topics: Collection[str]) -> dict
     for start, end in pairwise(starts):
         split.setdefault(TP(topic, int(partitions[start])), []).extend(messages[start:end])
     return split
+
+
+def read_priorities(records: RecordBatch, header: str) -> NDArray[np.int8]:
+    """Return the priority that a header gives each record: a digit, 0 where it is anything else or absent.
+
+    Parameters
+    ----------
+    records : RecordBatch
+        The records.
+    header : str
+        Name of the header. Where a record has several of that name, the last one counts.
+    """
+    priorities = np.zeros(len(records), np.int8)
+    for row, headers in enumerate(records.headers):
+        if headers:
+            value = dict(headers).get(header)
+            if value is not None and len(value) == 1 and value.isdigit():
+                priorities[row] = int(value)
+    return priorities

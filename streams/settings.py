@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from modelstream.models.errors import ConfigError, did_you_mean
+from modelstream.streams.given import first_given, read_secret
+from modelstream.streams.redis_settings import RedisSettings, redis_problem
 
 __all__ = ["BrokerSettings", "EngineLimits", "RedisSettings", "bootstrap_problem", "redis_problem"]
 
@@ -43,30 +44,6 @@ def bootstrap_problem(bootstrap: str) -> str | None:
         return None
     shown = re.sub(r"[^/,]*@", "***@", bootstrap)  # whoever writes a user name there writes a password too
     return f"must be HOST:PORT, or several with commas between, not {shown!r}"
-
-
-def redis_problem(url: str) -> str | None:
-    """Return what is wrong with the URL of a Redis server, or None; the text shows no password.
-
-    Examples
-    --------
-    >>> redis_problem("redis://localhost:6379/0")
-    >>> redis_problem("localhost:6379")
-    'must be a URL such as redis://HOST:6379/0 (also rediss://, unix://)'
-    """
-    try:
-        parts = urlsplit(url)
-        complete = bool(parts.path if parts.scheme == "unix" else parts.hostname and parts.port != 0)
-    except ValueError:  # a port that is no number
-        complete = False
-    if complete and parts.scheme in ("redis", "rediss", "unix"):
-        return None
-    return "must be a URL such as redis://HOST:6379/0 (also rediss://, unix://)"
-
-
-def _first(*candidates: tuple[str, str | None]) -> tuple[str, str] | None:
-    """Return the first candidate with a value, as (where it stands, value)."""
-    return next(((path, value) for path, value in candidates if value), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +94,7 @@ class BrokerSettings:
         ConfigError
             No broker is named, or a value is wrong; no message shows a secret.
         """
-        found = _first(
+        found = first_given(
             ("--broker", option), ("MODELSTREAM_BROKER", environ.get("MODELSTREAM_BROKER")), ("broker", in_file)
         )
         if found is None:
@@ -183,7 +160,7 @@ def _security(environ: Mapping[str, str]) -> dict[str, Any]:
     given = {name: environ.get(_PREFIX + name) or None for name in _VARIABLES}
     protocol = _one_of("SECURITY_PROTOCOL", given["SECURITY_PROTOCOL"], _PROTOCOLS) or "PLAINTEXT"
     mechanism = _one_of("SASL_MECHANISM", given["SASL_MECHANISM"], _MECHANISMS)
-    password = _password(given["SASL_PASSWORD"], given["SASL_PASSWORD_FILE"])
+    password = read_secret(_PREFIX + "SASL_PASSWORD", given["SASL_PASSWORD"], given["SASL_PASSWORD_FILE"])
     sasl = protocol.startswith("SASL_")
     if sasl and not (given["SASL_USERNAME"] and password):
         raise ConfigError(
@@ -212,69 +189,6 @@ def _one_of(variable: str, value: str | None, known: tuple[str, ...]) -> str | N
     raise ConfigError(_PREFIX + variable, f"must be one of {', '.join(known)}, not {value!r}{hint}")
 
 
-def _password(value: str | None, file: str | None) -> str | None:
-    if file is None:
-        return value
-    path = _PREFIX + "SASL_PASSWORD_FILE"
-    if value is not None:
-        raise ConfigError(path, f"is set, and {_PREFIX}SASL_PASSWORD too; set one of them")
-    try:
-        password = Path(file).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(path, f"{file} cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from None
-    if not password:
-        raise ConfigError(path, f"{file} is empty")
-    return password
-
-
-@dataclass(frozen=True, slots=True)
-class RedisSettings:
-    """Where Redis is.
-
-    Parameters
-    ----------
-    url : str
-        ``redis://…``, ``rediss://…`` or ``unix://…``; it may hold a password.
-
-    Examples
-    --------
-    >>> RedisSettings("redis://:secret@cache:6379/0")
-    RedisSettings(url='redis://***@cache:6379/0')
-    """
-
-    url: str
-
-    @classmethod
-    def resolve(cls, *, option: str | None, in_file: str | None, environ: Mapping[str, str]) -> RedisSettings | None:
-        """Return the settings of this run, or None where no Redis is named.
-
-        Parameters
-        ----------
-        option : str or None
-            What ``--redis`` says.
-        in_file : str or None
-            ``redis`` in the pipeline file.
-        environ : mapping of str to str
-            ``MODELSTREAM_REDIS``.
-
-        Raises
-        ------
-        ConfigError
-            The URL is wrong; the message does not show it.
-        """
-        found = _first(("--redis", option), ("MODELSTREAM_REDIS", environ.get("MODELSTREAM_REDIS")), ("redis", in_file))
-        if found is None:
-            return None
-        if problem := redis_problem(found[1]):
-            raise ConfigError(found[0], problem)
-        return cls(found[1])
-
-    def __repr__(self) -> str:
-        # redis-py takes a password before the @ or in the query. Greedy: a password may itself hold an @.
-        shown = re.sub(r"\?.*", "?***", re.sub(r"^(\w+://).*@", r"\1***@", self.url))
-        return f"RedisSettings(url={shown!r})"
-
-
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
     """How much the engine holds at once, and how long it waits.
@@ -293,8 +207,9 @@ class EngineLimits:
     fetch_max_records: int = 8192
     #: Milliseconds a broker waits for data before it answers an empty fetch.
     fetch_wait_max_ms: int = 100
-    #: Batches between the fetch and the producer, over all partitions; enough that the data thread never idles.
-    max_batches_in_flight: int = 4
+    #: Events between the fetch and the producer, over all partitions: two of the largest fetches, so that the data
+    #: thread never idles.
+    max_rows_in_flight: int = 16_384
     #: Bytes of raw records between the fetch and the producer; decoded events take about 10 times as much memory.
     max_bytes_in_flight: int = 32 * 1024 * 1024
     #: Records that the producer holds until the broker has them: about a second's worth, some 100 MB at the most.

@@ -13,8 +13,9 @@ import orjson
 
 from modelstream.models.errors import ConfigError
 from modelstream.operators.batch import EventBatch
-from modelstream.operators.paths import Unfit, look_up
+from modelstream.operators.codecs import Codec
 from modelstream.streams.build import BuiltPipeline, run_stages
+from modelstream.streams.event_files import key_of
 
 __all__ = ["Simulation", "simulate"]
 
@@ -50,8 +51,8 @@ def simulate(built: BuiltPipeline, events: Iterable[Mapping[str, Any] | bytes | 
     built : BuiltPipeline
         The pipeline.
     events : iterable of mapping or bytes or None
-        Events, or what records hold: bytes, or None for a null value. Records get the key that the field
-        ``source.key`` gives them, offsets from 0, and the timestamp 1970-01-01.
+        Events, which are written in the pipeline's format; or what records hold: bytes, or None for a null value.
+        Records get the key that the field ``source.key`` gives them, offsets from 0, and the timestamp 1970-01-01.
 
     Returns
     -------
@@ -61,12 +62,12 @@ def simulate(built: BuiltPipeline, events: Iterable[Mapping[str, Any] | bytes | 
     Raises
     ------
     ConfigError
-        An event cannot be written as JSON.
+        An event cannot be written in the pipeline's format.
     """
     rows = enumerate(events)
     parts = []
     while batch := list(islice(rows, _BATCH)):
-        parts.append(_simulate_batch(built, [_value(event, i) for i, event in batch], start=batch[0][0]))
+        parts.append(_simulate_batch(built, [_value(built.codec, event, i) for i, event in batch], start=batch[0][0]))
     return Simulation(
         predictions=[record for part in parts for record in part.predictions],
         dead_letters=[letter for part in parts for letter in part.dead_letters],
@@ -74,22 +75,22 @@ def simulate(built: BuiltPipeline, events: Iterable[Mapping[str, Any] | bytes | 
     )
 
 
-def _value(event: Mapping[str, Any] | bytes | None, i: int) -> bytes | None:
+def _value(codec: Codec, event: Mapping[str, Any] | bytes | None, i: int) -> bytes | None:
     if event is None or isinstance(event, bytes):
         return event
     if not isinstance(event, Mapping):
         raise ConfigError(f"events[{i}]", f"must be a mapping or bytes, not {type(event).__name__}")
     try:
-        return orjson.dumps(dict(event), option=orjson.OPT_SERIALIZE_NUMPY)
+        return codec.encode(event)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"events[{i}]", f"cannot be written as JSON: {error}") from None
+        raise ConfigError(f"events[{i}]", f"cannot be written as {codec.format.name}: {error}") from None
 
 
 def _simulate_batch(built: BuiltPipeline, values: list[bytes | None], start: int) -> Simulation:
     source = built.spec.source
     decoded = built.codec.decode(
         values,
-        [_key(value, source.key) for value in values],
+        [_key(built.codec, value, source.key) for value in values],
         np.zeros(len(values), np.int64),
         default_ids=lambda: [f"{source.topic}/0/{start + i}" for i in range(len(values))],
     ).settle()
@@ -101,21 +102,18 @@ def _simulate_batch(built: BuiltPipeline, values: list[bytes | None], start: int
         for letter in _dead_letters(rejected, values, start)
     ]
     return Simulation(
-        predictions=[orjson.loads(record) for record in built.encoder.encode(settled.kept)],
+        predictions=[orjson.loads(record) for kept in settled.all_kept for record in built.encoder.encode(kept)],
         dead_letters=sorted(letters, key=itemgetter("offset")),
         filtered=0 if settled.filtered is None else len(settled.filtered),
     )
 
 
-def _key(value: bytes | None, field: str | None) -> bytes | None:
+def _key(codec: Codec, value: bytes | None, field: str | None) -> bytes | None:
     """Return the key that `modelstream produce` would give a record; none where the event does not tell."""
     if field is None or value is None:
         return None
-    try:
-        key = look_up(orjson.loads(value), field)
-    except (ValueError, Unfit, AttributeError):
-        return None
-    return None if key is None else key.encode() if isinstance(key, str) else orjson.dumps(key)
+    event = codec.decode_one(value)
+    return None if event is None else key_of(event, field)
 
 
 def _dead_letters(rejected: EventBatch, values: list[bytes | None], start: int) -> list[dict[str, Any]]:

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sized
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
-from modelstream.models.contract import DType
-from modelstream.models.errors import ConfigError
-from modelstream.operators.fields import MISSING, ColumnSpec
+from modelstream.models.errors import did_you_mean
+from modelstream.streams.infer_spec import InferSpec
 from modelstream.streams.settings import bootstrap_problem, redis_problem
-from modelstream.streams.spec_errors import TAG, Location, collect, problem, to_config_error
-from modelstream.streams.yaml_file import describe
+from modelstream.streams.spec_errors import TAG, Location, collect, joined, problem, to_config_error
+from modelstream.streams.spec_types import Name, Path, Spec, Text, Topic, checked, not_empty, tag_of
+from modelstream.streams.stage_spec import DeclaredColumn, DeclaredColumns, PresentFields, RulesSpec, StageSpec
 
 __all__ = [
-    "BatchSpec",
-    "CacheSpec",
     "DeclaredColumn",
     "DeclaredColumns",
+    "F32Format",
+    "FormatName",
     "InferSpec",
     "PipelineSpec",
     "PresentFields",
+    "PrioritySpec",
     "SinkSpec",
     "SourceSpec",
     "StageSpec",
@@ -40,53 +30,14 @@ __all__ = [
     "validated",
 ]
 
-_S = TypeVar("_S", bound="_Spec")
-_C = TypeVar("_C", bound=Sized)
-
-_NAME = re.compile(r"[a-z0-9._-]{1,200}")
-_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-_MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(@[A-Za-z0-9_][A-Za-z0-9._-]*)?")
-_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_S = TypeVar("_S", bound=Spec)
 
 #: The largest record librdkafka can be told to fetch (message.max.bytes).
 _MAX_RECORD_BYTES = 1_000_000_000
 #: orjson itself gives up on deeper nesting.
 _MAX_DEPTH = 1024
-#: Far above the knee of any model (a few hundred rows); a larger batch costs memory and latency for nothing.
-_MAX_BATCH = 65_536
-#: A year: longer than any model version answers.
-_MAX_TTL_S = 31_536_000
-
-
-def _matching(pattern: re.Pattern[str], rule: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not pattern.fullmatch(text):
-            raise problem(f"{describe(text)} {rule}")
-        return text
-
-    return AfterValidator(check)
-
-
-def _not_dots(text: str) -> str:
-    if text in (".", ".."):
-        raise problem(f"{text!r} is no Kafka topic name")
-    return text
-
-
-def _without_problem(find: Callable[[str], str | None]) -> AfterValidator:
-    def check(text: str) -> str:
-        if found := find(text):
-            raise problem(found)
-        return text
-
-    return AfterValidator(check)
-
-
-def _not_empty(values: _C) -> _C:
-    # Not pydantic's min_length, which calls a list empty when all its entries are wrong.
-    if not values:
-        raise problem("must not be empty")
-    return values
+#: Numbers of one raw vector: more do not fit into the largest record.
+_MAX_VECTOR = _MAX_RECORD_BYTES // 4
 
 
 def _no_password(url: str) -> str:
@@ -95,161 +46,123 @@ def _no_password(url: str) -> str:
     return url
 
 
-Name = Annotated[str, _matching(_NAME, "is no name; use lower-case letters, digits, '.', '_' and '-'")]
-Topic = Annotated[
-    str,
-    _matching(_TOPIC, "is no Kafka topic name; use at most 249 letters, digits, '.', '_' and '-'"),
-    AfterValidator(_not_dots),
+class F32Format(Spec):
+    """``source.format: {f32: N}``: a record's value is N little-endian float32 numbers, and nothing else."""
+
+    f32: Annotated[int, Field(strict=True, ge=1, le=_MAX_VECTOR)]
+    #: The column that they become.
+    field: Text = "features"
+
+
+#: Formats that are told by their name; `modelstream.streams.formats` has them.
+FormatName = Literal["json", "msgpack"]
+FormatSpec = Annotated[
+    Annotated[FormatName, Tag(f"{TAG}name")] | Annotated[F32Format, Tag(f"{TAG}keys")],
+    Discriminator(tag_of),
 ]
-ModelReference = Annotated[str, _matching(_MODEL, "is no model; write NAME or NAME@VERSION")]
-Text = Annotated[str, AfterValidator(_not_empty)]
-#: A function of the user's: by name as in the file, or itself, in a pipeline built in Python.
-Function = (
-    Annotated[Annotated[str, _matching(_FUNCTION, "is no function; write module:function")], Tag(f"{TAG}name")]
-    | Annotated[Callable[..., Any], Tag(f"{TAG}callable")]
-)
 
 
-def _kind(value: object) -> str:
-    if isinstance(value, str):
-        return f"{TAG}name"
-    return f"{TAG}callable" if callable(value) else f"{TAG}keys"
+def _known_format(value: object) -> object:
+    names = get_args(FormatName)
+    if isinstance(value, str) and value not in names:
+        hint = did_you_mean(value, names)
+        raise problem(f"must be {', '.join(names)} or {{f32: N, field: NAME}}, not {value!r}{hint}")
+    return value
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class PrioritySpec(Spec):
+    """``source.priority``: which events go first; a whole number from 0 to 9 in a field or a header, 0 without one."""
+
+    field: Path | None = None
+    header: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> PrioritySpec:
+        if (self.field is None) == (self.header is None):
+            raise problem("needs exactly one of field, header")
+        return self
 
 
-class SourceSpec(_Spec):
+class SourceSpec(Spec):
     """``source``: the topic that events come from, and how to read them."""
 
     topic: Topic
-    format: Literal["json"] = "json"
-    key: Text | None = None
-    event_id: Text | None = None
-    event_time: Text | None = None
+    format: Annotated[FormatSpec, BeforeValidator(_known_format)] = "json"
+    key: Path | None = None
+    event_id: Path | None = None
+    event_time: Path | None = None
     max_record_bytes: Annotated[int, Field(strict=True, ge=1, le=_MAX_RECORD_BYTES)] = 1_048_576
     max_depth: Annotated[int, Field(strict=True, ge=1, le=_MAX_DEPTH)] = _MAX_DEPTH
-
-
-class DeclaredColumn(_Spec):
-    """One declared column: a field of the event, cast to a dtype. ``float32`` alone is short for its dtype."""
-
-    dtype: DType
-    from_: Annotated[Text | None, Field(alias="from")] = None
-    width: Annotated[int | None, Field(strict=True, ge=1)] = None
-    default: Any = None
+    priority: PrioritySpec | None = None
 
     @model_validator(mode="after")
-    def _default_fits(self) -> DeclaredColumn:
-        try:
-            self.as_column("x")
-        except ConfigError as error:
-            raise problem(error.problem) from None
+    def _vectors_have_no_fields(self) -> SourceSpec:
+        collect(_vector_problems(self))
         return self
 
-    def as_column(self, name: str) -> ColumnSpec:
-        """Return the column as operators read it. A default of null is none: null means absent in events too."""
-        default = MISSING if self.default is None else self.default
-        return ColumnSpec(name, self.dtype, self.width, self.from_, default)
+
+#: What to do instead where a raw vector has no field to name.
+_INSTEAD = {
+    "key": "records keep the keys that they are produced with; leave it out",
+    "event_id": "leave it out: TOPIC/PARTITION/OFFSET is the id",
+    "event_time": "leave it out: the record's timestamp is the time",
+}
 
 
-def _dtype_alone(value: object) -> object:
-    return {"dtype": value} if isinstance(value, str) else value
+def _vector_problems(source: SourceSpec) -> Iterator[tuple[Location, str]]:
+    if isinstance(source.format, str):
+        return
+    for key, instead in _INSTEAD.items():
+        if getattr(source, key) is not None:
+            yield (key,), f"a record of format f32 has no fields; {instead}"
+    if source.priority is not None and source.priority.field is not None:
+        yield ("priority", "field"), "a record of format f32 has no fields; use priority: {header: NAME}"
+    n_bytes = 4 * source.format.f32
+    if n_bytes > source.max_record_bytes:
+        yield ("max_record_bytes",), f"must be at least {n_bytes}, which {source.format.f32} numbers take"
 
 
-class DeclaredColumns(_Spec):
-    """``extract: {columns: …}``: columns by name."""
-
-    columns: Annotated[
-        dict[Text, Annotated[DeclaredColumn, BeforeValidator(_dtype_alone)]],
-        AfterValidator(_not_empty),
-    ]
-
-
-class PresentFields(_Spec):
-    """``filter: {present: …}``: keep the events in which every named field is there and not null."""
-
-    present: Annotated[tuple[Text, ...], AfterValidator(_not_empty)]
-
-
-class BatchSpec(_Spec):
-    """``infer.batch``: how events are gathered for a model."""
-
-    max_size: Annotated[int, Field(strict=True, ge=1, le=_MAX_BATCH)] = 1024
-
-
-class CacheSpec(_Spec):
-    """``infer.cache``: keep answers in Redis, and do not compute them again."""
-
-    ttl_s: Annotated[int, Field(strict=True, ge=1, le=_MAX_TTL_S)] = 300
-
-
-class InferSpec(_Spec):
-    """``infer``: the models that answer, their micro-batches, and whether answers are kept."""
-
-    models: Annotated[tuple[ModelReference, ...], AfterValidator(_not_empty)]
-    batch: BatchSpec = BatchSpec()
-    cache: CacheSpec | None = None
-
-
-ExtractSpec = Annotated[Function | Annotated[DeclaredColumns, Tag(f"{TAG}keys")], Discriminator(_kind)]
-FilterSpec = Annotated[Function | Annotated[PresentFields, Tag(f"{TAG}keys")], Discriminator(_kind)]
-
-
-class StageSpec(_Spec):
-    """One entry of ``stages``: a step id and what the step does."""
-
-    id: Name
-    extract: ExtractSpec | None = None
-    filter: FilterSpec | None = None
-    infer: InferSpec | None = None
-
-    @model_validator(mode="after")
-    def _one_operator(self) -> StageSpec:
-        kinds = ("extract", "filter", "infer")
-        given = [kind for kind in kinds if kind in self.model_fields_set]
-        if len(given) != 1:
-            raise problem(f"needs exactly one of {', '.join(kinds)}{'; has ' + ' and '.join(given) if given else ''}")
-        if getattr(self, given[0]) is None:
-            collect([((given[0],), "must not be empty")])
-        return self
-
-    @property
-    def kind(self) -> str:
-        """Which operator it is: ``extract``, ``filter`` or ``infer``."""
-        return "extract" if self.extract is not None else "filter" if self.filter is not None else "infer"
-
-
-class SinkSpec(_Spec):
+class SinkSpec(Spec):
     """``sink``: the topics that predictions and dead letters go to."""
 
     topic: Topic
     dead_letter: Annotated[Topic, Field(default_factory=lambda sink: f"{sink['topic']}.dead", validate_default=True)]
+    flight_record: Annotated[bool, Field(strict=True)] = False
 
 
-class PipelineSpec(_Spec):
+class PipelineSpec(Spec):
     """A whole pipeline, as its file says it."""
 
     pipeline: Name
     source: SourceSpec
     models_dir: Text = "models"
-    stages: Annotated[tuple[StageSpec, ...], AfterValidator(_not_empty)]
+    stages: Annotated[tuple[StageSpec, ...], AfterValidator(not_empty)]
     sink: SinkSpec
     delivery: Literal["at_least_once"] = "at_least_once"
-    broker: Annotated[str, _without_problem(bootstrap_problem)] | None = None
-    redis: Annotated[str, _without_problem(redis_problem), AfterValidator(_no_password)] | None = None
+    threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
+    broker: Annotated[str, checked(bootstrap_problem)] | None = None
+    redis: Annotated[str, checked(redis_problem), AfterValidator(_no_password)] | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> PipelineSpec:
-        collect([*_topic_problems(self), *_stage_problems(self.stages), *_model_problems(self.stages)])
+        collect(
+            [
+                *_topic_problems(self),
+                *_stage_problems(self.stages),
+                *_field_problems(self),
+                *_model_problems(self.stages),
+            ]
+        )
         return self
 
     def references(self) -> Iterator[tuple[str, str]]:
         """Yield every model reference with its path, in the order of the file."""
         for i, stage in enumerate(self.stages):
-            for j, reference in enumerate(stage.infer.models if stage.infer else ()):
-                yield f"stages[{i}].infer.models[{j}]", reference
+            for j, entry in enumerate(stage.infer.models if stage.infer else ()):
+                yield f"stages[{i}].infer.models[{j}]", entry.model
+            for name, ensemble in (stage.infer.ensembles if stage.infer else {}).items():
+                if ensemble.model is not None:
+                    yield joined(f"stages[{i}].infer.ensembles", name) + ".model", ensemble.model
 
 
 def _topic_problems(spec: PipelineSpec) -> Iterator[tuple[Location, str]]:
@@ -274,15 +187,42 @@ def _stage_problems(stages: tuple[StageSpec, ...]) -> Iterator[tuple[Location, s
         yield ("stages",), "no stage infers; add one with infer: {models: [NAME]}"
 
 
+def _field_problems(spec: PipelineSpec) -> Iterator[tuple[Location, str]]:
+    if isinstance(spec.source.format, str):
+        return
+    wanted = f"a record of format f32 has no fields; its column is {spec.source.format.field!r}"
+    for i, stage in enumerate(spec.stages):
+        if isinstance(stage.extract, DeclaredColumns):
+            yield ("stages", i, "extract", "columns"), wanted
+        if isinstance(stage.filter, PresentFields):
+            yield ("stages", i, "filter", "present"), wanted
+        if isinstance(stage.rules, RulesSpec) and stage.rules.fields:
+            yield ("stages", i, "rules", "fields"), wanted
+
+
 def _model_problems(stages: tuple[StageSpec, ...]) -> Iterator[tuple[Location, str]]:
-    # By name, not by version: predictions stand under the model's name.
+    # By name, not by version: predictions stand under it.
     first: dict[str, str] = {}
     for i, stage in enumerate(stages):
-        for j, reference in enumerate(stage.infer.models if stage.infer else ()):
-            name = reference.partition("@")[0]
+        for name, place in _answer_places(stage):
+            path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
             if name in first:
-                yield ("stages", i, "infer", "models", j), f"model {name!r} stands at {first[name]} already"
-            first.setdefault(name, f"stages[{i}].infer.models[{j}]")
+                kind = "model" if place[-2] == "models" else "the name"
+                yield ("stages", i, *place), f"{kind} {name!r} stands at {first[name]} already"
+            first.setdefault(name, f"stages[{i}]{path}")
+
+
+def _answer_places(stage: StageSpec) -> Iterator[tuple[str, Location]]:
+    """Yield what answers of a stage stand under, each with its place in the stage."""
+    if stage.infer is not None:
+        for j, entry in enumerate(stage.infer.models):
+            yield entry.name, ("infer", "models", j)
+        for kind in ("ensembles", "cascades"):
+            for name in getattr(stage.infer, kind):
+                yield name, ("infer", kind, name)
+    elif isinstance(stage.rules, RulesSpec):
+        for name in stage.rules.outputs:
+            yield name, ("rules", "outputs", name)
 
 
 def validated(model: type[_S], raw: Any, prefix: str = "") -> _S:

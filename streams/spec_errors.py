@@ -12,10 +12,11 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from modelstream.models.errors import ConfigError, did_you_mean
 from modelstream.streams.yaml_file import describe
 
-__all__ = ["TAG", "collect", "problem", "to_config_error"]
+__all__ = ["TAG", "collect", "joined", "problem", "to_config_error"]
 
 #: Tags of pydantic's unions begin with this, so that they can be told from the keys of the file: YAML allows no NUL.
 TAG = "\0"
+_TAGS = {f"{TAG}name", f"{TAG}keys", f"{TAG}callable"}
 
 Location = tuple[int | str, ...]
 
@@ -82,7 +83,8 @@ def _close(word: int | str, known: Iterable[str]) -> str | None:
 
 
 def _without_tags(loc: Location) -> Location:
-    return tuple(step for step in loc if not str(step).startswith(TAG))
+    # Exactly these: a pipeline built in Python may have keys that begin with NUL.
+    return tuple(step for step in loc if step not in _TAGS)
 
 
 def _known_keys(model: type[BaseModel], loc: Location) -> list[str]:
@@ -114,11 +116,18 @@ def _path(loc: Location, raw: Any, prefix: str) -> str:
             raw = raw[step] if step < len(raw) else None
         else:
             break
-        path = _joined(path, step)
+        path = joined(path, step)
     return path
 
 
-def _joined(path: str, step: int | str) -> str:
+def joined(path: str, step: int | str) -> str:
+    """Return a path with one more step.
+
+    Examples
+    --------
+    >>> joined("stages", 0), joined("rules.reject", "too far")
+    ('stages[0]', "rules.reject['too far']")
+    """
     if isinstance(step, int):
         return f"{path}[{step}]"
     if not re.fullmatch(r"[^\s.:\[\]]+", step):  # a key that would make the path misread

@@ -19,32 +19,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END
-from faust import Event, Schema, Stream, Topic
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from faust.types.tuples import ConsumerMessage
 from mode import Service
 
+from modelstream.streams.batch_stream import BatchMessage, batch_topic
+from modelstream.streams.fetch_window import FetchWindow
 from modelstream.streams.ledger import Ledger, Ticket
 from modelstream.streams.membership import ConsumerThread
 from modelstream.streams.pump import Pump
 from modelstream.streams.records import RecordBatch
 
-__all__ = ["BatchConsumer", "BatchStream", "RecordBatchSchema", "Transport", "batch_topic"]
+__all__ = ["BatchConsumer", "Transport", "batch_topic"]
 
 logger = logging.getLogger(__name__)
 
 # How long a fetch waits for records when nothing else is to do on the data thread, and so how long a commit or a new
 # assignment may wait for the fetch.
 _IDLE_FETCH_S = 0.05
-
-# After an empty fetch, how long until the next while batches are under way: the latency of an event that comes then.
-_EMPTY_FETCH_S = 0.002
 
 # How often aiokafka is told, in the time after which it would take the worker for idle.
 _ACTIVITY_PER_POLL_INTERVAL = 5
@@ -56,75 +53,6 @@ _CLOSE_TIMEOUT_S = 1.0
 _DRAIN_POLL_S = 0.02
 
 
-class RecordBatchSchema(Schema):
-    """Marks a topic as read in batches: the event's value is the `RecordBatch` as it is."""
-
-    def compile(self, app: Any, **_: Any) -> Callable[..., Awaitable[Any]]:
-        """Return the function that makes an event of a message."""
-
-        async def decode(message: _BatchMessage, *, propagate: bool = False) -> Any:
-            return Event(app, None, message.value, {}, message)
-
-        return decode
-
-
-def batch_topic(app: Any, name: str) -> Topic:
-    """Return a topic of the app whose events are `RecordBatch` values.
-
-    Agents on it take stock messages' place: ``async for batch in stream`` yields a batch of one partition, opened in
-    the ledger, and the agent says that it is finished with ``app.consumer.done(batch)``. Nothing is committed before.
-    """
-    app.batch_topic_names.add(name)
-    return app.topic(name, schema=RecordBatchSchema())
-
-
-class _BatchMessage(ConsumerMessage):
-    """The message around a batch. It is never acknowledged: the ledger is what counts."""
-
-    @classmethod
-    def around(cls, batch: RecordBatch, generation_id: int) -> _BatchMessage:
-        return cls(
-            batch.tp.topic, batch.tp.partition, batch.end_offset - 1, 0.0, 0, None, None, batch, None, 0, 0, batch.tp,
-            generation_id=generation_id,
-        )  # fmt: skip
-
-
-class BatchStream(Stream):
-    """A stream that opens a batch in the ledger as its agent takes it up; other channels behave as ever."""
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        if not isinstance(getattr(self.channel, "schema", None), RecordBatchSchema):
-            return super().__aiter__()
-        iterator = self._batches()
-        self._active_agens.add(iterator)
-        return iterator
-
-    async def _batches(self) -> AsyncIterator[RecordBatch]:
-        self._finalized = True
-        started_here = await self.maybe_start()
-        consumer, monitor = self.app.consumer, self.app.monitor
-        try:
-            while not self.should_stop:
-                event = await self.channel.__anext__()
-                batch = event.value
-                if not consumer.take_up(batch):
-                    continue
-                # Tables find the partition to write to in the current event.
-                self._set_current_event(event)
-                monitor.messages_received_total += len(batch)
-                monitor.events_total += len(batch)
-                self.events_total += len(batch)
-                yield batch
-                self.current_event = None
-        except StopAsyncIteration:
-            return
-        finally:
-            self._channel_stop_iteration(self.channel)
-            if started_here:
-                await self.stop()
-                self.service_reset()
-
-
 class BatchConsumer(driver.Consumer):
     """Faust's consumer with a data plane for the batch topics."""
 
@@ -134,7 +62,7 @@ class BatchConsumer(driver.Consumer):
         self.limits = self.app.limits
         self._epoch = 0
         self._pump: Pump | None = None
-        self._in_flight = _InFlight(self.limits.max_batches_in_flight, self.limits.max_bytes_in_flight)
+        self._window = FetchWindow(self.limits.max_rows_in_flight, self.limits.max_bytes_in_flight)
         self._assigned: set[TP] = set()
         #: Whether the group has told this worker what to read, be it nothing.
         self.has_joined = False
@@ -161,7 +89,7 @@ class BatchConsumer(driver.Consumer):
         batch.unsent -= n_rows
         if batch.unsent == 0:
             batch.let_go()
-            self._in_flight.leave(batch)
+            self._window.leave(batch)
 
     def finish(self, ticket: Ticket, n_rows: int) -> None:
         """Note that rows are finished: their prediction or dead letter is on Kafka, or none is due."""
@@ -187,14 +115,14 @@ class BatchConsumer(driver.Consumer):
             await self._reading.wait()
             assert self._pump is not None
             # The data thread is not kept waiting for records while it has batches to work on.
-            timeout_s = 0 if len(self._in_flight) else _IDLE_FETCH_S
+            timeout_s = 0 if len(self._window) else _IDLE_FETCH_S
             batches = await self.app.on_data_thread(self._pump.fetch, timeout_s)
             self._has_fetched = True
             for batch in batches:
                 if batch.epoch == self._epoch:
-                    self._in_flight.enter(batch)
-                    await self.callback(_BatchMessage.around(batch, self.app.consumer_generation_id))
-            await self._in_flight.wait_for_room(nothing_new=not batches)
+                    self._window.enter(batch)
+                    await self.callback(BatchMessage.around(batch, self.app.consumer_generation_id))
+            await self._window.wait_for_room(nothing_new=not batches)
 
     @Service.task
     async def _show_activity(self) -> None:
@@ -214,6 +142,11 @@ class BatchConsumer(driver.Consumer):
         with self._thread._ensure_consumer()._subscription.fetch_context():
             return
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether batches are being fetched: between an assignment and the next revocation."""
+        return self._reading.is_set()
+
     def start_reading(self) -> None:
         """Read what is assigned, from the committed offsets on.
 
@@ -221,7 +154,7 @@ class BatchConsumer(driver.Consumer):
         while the flow is stopped, which may be in the middle of a drain or of a table's recovery.
         """
         self._epoch += 1
-        self._in_flight.clear()
+        self._window.clear()
         self.ledger.abandon()
         self.add_future(self._read_from_committed(self._epoch))
 
@@ -275,6 +208,7 @@ class BatchConsumer(driver.Consumer):
         super().stop_flow()
         self._epoch += 1
         self._reading.clear()
+        self.app.wake_stages()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Drain and commit while the partitions are still ours, then let go of them."""
@@ -370,46 +304,6 @@ class BatchConsumer(driver.Consumer):
         """Leave batch partitions out of Faust's check, which looks at aiokafka's fetches."""
         if not self._is_batch(tp):
             super().verify_event_path(now, tp)
-
-
-class _InFlight:
-    """The batches between the fetch and the producer: how many there may be, and when there is room again."""
-
-    def __init__(self, max_batches: int, max_bytes: int) -> None:
-        self._max_batches = max_batches
-        self._max_bytes = max_bytes
-        self._batches: set[RecordBatch] = set()
-        self._n_bytes = 0
-        self._changed = asyncio.Event()
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def enter(self, batch: RecordBatch) -> None:
-        self._batches.add(batch)
-        self._n_bytes += batch.n_bytes
-
-    def leave(self, batch: RecordBatch) -> None:
-        # One of an assignment before is not there any more.
-        if batch in self._batches:
-            self._batches.remove(batch)
-            self._n_bytes -= batch.n_bytes
-            self._changed.set()
-
-    def clear(self) -> None:
-        self._batches.clear()
-        self._n_bytes = 0
-        self._changed.set()
-
-    async def wait_for_room(self, *, nothing_new: bool) -> None:
-        """Wait until another fetch makes sense: there is room, and after an empty one a moment has passed."""
-        if nothing_new and self._batches:
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), _EMPTY_FETCH_S)
-        while len(self._batches) >= self._max_batches or self._n_bytes >= self._max_bytes:
-            self._changed.clear()
-            await self._changed.wait()
 
 
 def _say(tp: TP, offset: int | None) -> str:

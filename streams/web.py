@@ -64,13 +64,15 @@ def stats_of(app: App) -> dict[str, Any]:
     dict
         The counters in events; ``partitions``, the partitions of the source topic that this worker reads, as
         ``topic[number]``; ``open_batches``, batches taken up and not yet finished; ``cache``, for each stage that has
-        one its `CacheCounters`, in events and in calls of Redis.
+        one its `CacheCounters`, in events and in calls of Redis; ``batches``, for each stage that infers, what became
+        of its micro-batches (`BatchStatistics.as_dict`).
     """
     ledger = app.consumer.ledger
     return {
         **asdict(app.counters),
         "partitions": sorted(f"{tp.topic}[{tp.partition}]" for tp in ledger.partitions),
         "open_batches": ledger.open_tickets,
+        "batches": {step_id: statistics.as_dict() for step_id, statistics in app.batch_statistics.items()},
         "cache": {step_id: asdict(counters) for step_id, counters in app.caches.items()},
     }
 

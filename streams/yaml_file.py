@@ -10,7 +10,7 @@ import yaml
 
 from modelstream.models.errors import ConfigError, did_you_mean
 
-__all__ = ["describe", "parse_yaml", "read_yaml"]
+__all__ = ["describe", "neighbour_hint", "parse_yaml", "read_yaml"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -100,7 +100,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(str(path), f"no such file{_neighbour(path)}") from None
+        raise ConfigError(str(path), f"no such file{neighbour_hint(path)}") from None
     except IsADirectoryError:
         raise ConfigError(str(path), "is a directory; name the pipeline file in it") from None
     except UnicodeDecodeError as error:
@@ -117,7 +117,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _neighbour(path: Path) -> str:
+def neighbour_hint(path: Path) -> str:
+    """Return "did you mean" with a file beside one that is not there; nothing where no name is close."""
     try:
         return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
     except OSError:

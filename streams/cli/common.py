@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,7 +78,9 @@ def broker_settings(option: str | None, in_file: str | None) -> BrokerSettings:
     return BrokerSettings.resolve(option=option, in_file=in_file, environ=os.environ)
 
 
-def require_topics(settings: BrokerSettings, spec: PipelineSpec, pipeline: Path) -> dict[str, int]:
+def require_topics(
+    settings: BrokerSettings, spec: PipelineSpec, pipeline: Path, only: Collection[str] | None = None
+) -> dict[str, int]:
     """Return the numbers of partitions of the pipeline's topics.
 
     Parameters
@@ -89,6 +91,8 @@ def require_topics(settings: BrokerSettings, spec: PipelineSpec, pipeline: Path)
         The pipeline.
     pipeline : Path
         Its file, for the advice.
+    only : collection of str, optional
+        Paths of the topics that are needed, as ``sink.dead_letter``; by default all.
 
     Raises
     ------
@@ -100,6 +104,7 @@ def require_topics(settings: BrokerSettings, spec: PipelineSpec, pipeline: Path)
         "sink.topic": spec.sink.topic,
         "sink.dead_letter": spec.sink.dead_letter,
     }
+    topics = {path: topic for path, topic in topics.items() if only is None or path in only}
     counts = Cluster(settings).partition_counts(topics.values())
     for path, topic in topics.items():
         if counts[topic] is None:

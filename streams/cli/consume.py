@@ -23,6 +23,8 @@ from modelstream.streams.cli.common import (
 )
 from modelstream.streams.consuming import as_ndjson, read_topic
 from modelstream.streams.dead_letter_json import describe_dead_letter
+from modelstream.streams.dead_letter_reading import is_marker
+from modelstream.streams.wording import counted
 
 __all__ = ["command"]
 
@@ -71,7 +73,7 @@ def command(
     topic = spec.sink.dead_letter if dead_letters else spec.sink.topic
     settings = broker_settings(broker, spec.broker)
     require_topics(settings, spec, pipeline)
-    what = "dead letters" if dead_letters else "predictions"
+    what = "dead letter" if dead_letters else "prediction"
     endless = number is None and not until_end
     output = sys.stdout.buffer
     encode = _dead_letters_as_ndjson if dead_letters else as_ndjson
@@ -79,7 +81,7 @@ def command(
 
     def say_start() -> None:
         if endless:
-            click.echo(f"waiting for {what} of {topic} on {settings.bootstrap}; Ctrl-C ends", err=True)
+            click.echo(f"waiting for {what}s of {topic} on {settings.bootstrap}; Ctrl-C ends", err=True)
 
     reader_has_gone = _reader_has_gone(output)
     try:
@@ -93,14 +95,15 @@ def command(
             group=group,
             on_start=say_start,
         ):
-            output.write(encode(batch))
+            records = [record for record in batch if not is_marker(record)] if dead_letters else batch
+            n_printed += len(records)  # before they are to be seen: Ctrl-C may follow at once
+            output.write(encode(records))
             output.flush()
-            n_printed += len(batch)
     except KeyboardInterrupt:
         if not endless:
             raise
     if not reader_has_gone():
-        click.echo(f"{n_printed:,} {what} of {topic}", err=True)
+        click.echo(f"{counted(n_printed, what)} of {topic}", err=True)
 
 
 def _dead_letters_as_ndjson(batch: list[Message]) -> bytes:

@@ -17,7 +17,11 @@ _COMMANDS = {
     "run": "run a worker on a pipeline",
     "produce": "send events of a file to the pipeline's input topic",
     "consume": "print predictions as NDJSON",
+    "explain": "tell how the predictions of one key or event came about",
+    "dlq": "list, show and redrive dead letters",
     "validate": "make every check that `run` makes, without joining",
+    "graph": "draw the pipeline: stages, models, topics",
+    "models": "list models, and check one: its contract, its edges, its price",
     "topics": "create the pipeline's topics",
 }
 

@@ -19,7 +19,7 @@ from modelstream.streams.cli.common import (
     set_option,
 )
 from modelstream.streams.cli.progress import rounded_rate, show_progress
-from modelstream.streams.event_files import EventFile, Format, open_events
+from modelstream.streams.event_files import EventFile, FileFormat, open_events
 from modelstream.streams.producing import produce_records
 from modelstream.streams.settings import BrokerSettings
 
@@ -53,18 +53,21 @@ Examples:
 @broker_option
 @set_option
 @click.option(
-    "--format", "form", type=click.Choice(get_args(Format)), help="What FILE holds  [default: what its suffix says]"
+    "--format",
+    "file_format",
+    type=click.Choice(get_args(FileFormat)),
+    help="What FILE holds  [default: what its suffix says]",
 )
 @click.option("--rate", type=_RateType(), metavar="N/s", help="Events per second  [default: as fast as possible]")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N events.")
-@click.option("--as-is", is_flag=True, help="Send every line of NDJSON, broken and blank ones too.")
+@click.option("--as-is", is_flag=True, help="Send every line of NDJSON as it stands, broken and blank ones too.")
 @click.option("--no-progress", is_flag=True, help="Show only the last line.")
 def command(
     pipeline: Path,
     file: str,
     broker: str | None,
     overrides: tuple[str, ...],
-    form: Format | None,
+    file_format: FileFormat | None,
     rate: float | None,
     limit: int | None,
     as_is: bool,
@@ -72,15 +75,20 @@ def command(
 ) -> None:
     """Send the events of FILE to the source topic of PIPELINE, keyed by the field source.key.
 
-    FILE is NDJSON (each line goes out as it stands), CSV (the first line names the fields; an empty cell is null,
-    numbers, true and false are what they look like, all else is text) or Parquet; .gz too; - is standard input.
+    FILE is NDJSON (one JSON object a line), CSV (the first line names the fields; an empty cell is null, numbers,
+    true and false are what they look like, all else is text) or Parquet; .gz too; - is standard input.
+
+    Events are written in the format of PIPELINE. Where that is json, lines of NDJSON go out as they stand. Where it is
+    f32, an event is the list in the field that source.format names, or else all its fields in their order; FILE may
+    also be an array of numpy (.npy), or raw vectors one after the other (.f32).
 
     Exit code 0 means that Kafka has every event. A broken line ends the run with code 1; the events before it are
     sent. Ctrl-C ends it with 130.
     """
     spec = read_pipeline(pipeline, overrides).spec
     path = None if file == "-" else Path(file)
-    events = open_events(path, form, spec.source.key, as_is=as_is)
+    source = spec.source
+    events = open_events(path, file_format, source.key, as_is=as_is, source_format=source.format)
     settings = broker_settings(broker, spec.broker)
     require_topics(settings, spec, pipeline)
     _produce(settings, spec.source.topic, events, rate=rate, limit=limit, progress=not no_progress)

@@ -22,6 +22,8 @@ from modelstream.streams.cli.common import (
     require_topics,
     set_option,
 )
+from modelstream.streams.input_notes import input_notes
+from modelstream.streams.wording import counted
 from modelstream.streams.worker import exit_process, log_to_stderr, run_worker, stop_quietly
 
 __all__ = ["command"]
@@ -70,6 +72,11 @@ def command(
     spec = built.spec
     settings = broker_settings(broker, spec.broker)
     counts = require_topics(settings, spec, pipeline)
+    for model in built.models:
+        for note in model.notes:
+            logger.warning("model %s@%s: %s", model.name, model.version, note)
+    for note in input_notes(spec):
+        logger.warning("%s", note)
     if cache is not None:
         warn_if_away(cache)
     app = create_app(built, settings)
@@ -78,8 +85,8 @@ def command(
     if web_port is not None:
         app.conf.web_port, app.web_port_is_chosen = web_port, True
     logger.info(
-        "%s: %s[%d partitions] -> %s on %s", spec.pipeline, spec.source.topic, counts[spec.source.topic],
-        spec.sink.topic, settings.bootstrap,
+        "%s: %s[%s] -> %s on %s", spec.pipeline, spec.source.topic,
+        counted(counts[spec.source.topic], "partition"), spec.sink.topic, settings.bootstrap,
     )  # fmt: skip
     code = 0
     try:

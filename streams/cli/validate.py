@@ -10,7 +10,7 @@ import click
 
 from modelstream.models.contract import FieldSpec
 from modelstream.models.onnx_model import OnnxModel
-from modelstream.operators.fields import ColumnSpec
+from modelstream.operators.fields import ColumnSpec, type_text
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.caching import cache_settings
 from modelstream.streams.cli.common import (
@@ -22,7 +22,12 @@ from modelstream.streams.cli.common import (
     require_topics,
     set_option,
 )
+from modelstream.streams.graph import rules_lines
+from modelstream.streams.input_notes import input_notes
+from modelstream.streams.known_columns import unchecked_notes
 from modelstream.streams.spec import DeclaredColumns, PipelineSpec, PresentFields, StageSpec
+from modelstream.streams.stage_spec import RulesSpec
+from modelstream.streams.wording import counted
 
 __all__ = ["command"]
 
@@ -64,7 +69,9 @@ def _check_topics(pipeline: Path, spec: PipelineSpec, broker: str | None, offlin
         return "not asked; none is named"
     settings = broker_settings(broker, spec.broker)
     counts = require_topics(settings, spec, pipeline)
-    return f"{settings.bootstrap}, has " + ", ".join(f"{topic} ({n} partitions)" for topic, n in counts.items())
+    return f"{settings.bootstrap}, has " + ", ".join(
+        f"{topic} ({counted(n, 'partition')})" for topic, n in counts.items()
+    )
 
 
 def _summary(built: BuiltPipeline) -> Iterator[tuple[str, str]]:
@@ -72,25 +79,31 @@ def _summary(built: BuiltPipeline) -> Iterator[tuple[str, str]]:
     source = spec.source
     fields = {"key": source.key, "event_id": source.event_id, "event_time": source.event_time}
     yield "pipeline", f"{spec.pipeline}, {spec.delivery.replace('_', ' ')}"
-    yield "source", ", ".join([source.topic, source.format, *(f"{k} {v}" for k, v in fields.items() if v)])
+    format_ = source.format if isinstance(source.format, str) else f"f32[{source.format.f32}]"
+    yield "source", ", ".join([source.topic, format_, *(f"{k} {v}" for k, v in fields.items() if v)])
     for stage in spec.stages:
         yield "stage", f"{stage.id}: {stage.kind} {_describe(stage)}"
     for model in built.models:
         yield "model", _describe_model(model)
         for note in model.notes:
             yield "  note", note
+    for note in (*input_notes(spec), *unchecked_notes(spec)):
+        yield "note", note
     yield "sink", f"{spec.sink.topic}, dead letters to {spec.sink.dead_letter}"
 
 
 def _describe(stage: StageSpec) -> str:
     if stage.infer is not None:
         cached = f", answers kept for {stage.infer.cache.ttl_s} s" if stage.infer.cache else ""
-        return f"{', '.join(stage.infer.models)}, at most {stage.infer.batch.max_size} rows at once{cached}"
-    step = stage.extract if stage.extract is not None else stage.filter
+        models = ", ".join(entry.model for entry in stage.infer.models)
+        return f"{models}, at most {stage.infer.batch.max_size} rows at once{cached}"
+    step = getattr(stage, stage.kind)
     if isinstance(step, DeclaredColumns):
         return ", ".join(_describe_field(column.as_column(name)) for name, column in step.columns.items())
     if isinstance(step, PresentFields):
         return f"present {', '.join(step.present)}"
+    if isinstance(step, RulesSpec):
+        return "; ".join(rules_lines(step))
     return str(step)
 
 
@@ -101,4 +114,4 @@ def _describe_model(model: OnnxModel) -> str:
 
 
 def _describe_field(field: FieldSpec | ColumnSpec) -> str:
-    return f"{field.name} {field.dtype}{'' if field.width is None else f'[{field.width}]'}"
+    return f"{field.name} {type_text(field)}"

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelstream.models.errors import ConfigError, DecodeError
-from modelstream.streams import event_files
+from modelstream.streams import event_lines
 from modelstream.streams.event_files import format_of, key_bytes, open_events
 
 
@@ -95,7 +95,7 @@ def test_a_broken_line_is_named_and_all_before_it_come_through(write, key, broke
 
 
 def test_lines_are_counted_over_reads(write, monkeypatch):
-    monkeypatch.setattr(event_files, "_READ_BYTES", 100)
+    monkeypatch.setattr(event_lines, "_READ_BYTES", 100)
     lines = [b'{"id":%d}' % i for i in range(1000)]
     lines[777] = b'{"id":777'
     records, message = read_until_error(write("events.ndjson", b"\n".join(lines)))
@@ -116,8 +116,8 @@ def test_as_is_is_for_lines_only(write):
 
 
 def test_a_file_without_lines_does_not_fill_the_memory(write, monkeypatch):
-    monkeypatch.setattr(event_files, "_READ_BYTES", 1000)
-    monkeypatch.setattr(event_files, "_MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(event_lines, "_READ_BYTES", 1000)
+    monkeypatch.setattr(event_lines, "_MAX_LINE_BYTES", 1 << 20)
     file = write("image.ndjson", b"x" * (1 << 21))
     with pytest.raises(DecodeError, match="a line of more than 1 MiB; is this NDJSON"):
         read(file)
@@ -144,7 +144,7 @@ def test_any_events_come_through_whatever_the_reads(tmp_path_factory, events, re
     lines = [orjson.dumps(event) for event in events]
     file.write_bytes(b"".join(line + line_end for line in lines))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(event_files, "_READ_BYTES", read_bytes)
+        patch.setattr(event_lines, "_READ_BYTES", read_bytes)
         assert read(file, "k") == [(key_bytes(event.get("k")), line) for event, line in zip(events, lines, strict=True)]
 
 
@@ -183,7 +183,7 @@ def test_the_suffix_tells_the_format(tmp_path, name, form):
 
 def test_an_unknown_suffix_asks_for_the_format(write):
     file = write("events.txt", '{"a":1}\n')
-    with pytest.raises(ConfigError, match=r"does not tell its format; add --format ndjson\|csv\|parquet"):
+    with pytest.raises(ConfigError, match=r"does not tell its format; add --format ndjson\|csv\|parquet\|npy\|f32"):
         open_events(file, None, None)
     assert len(read(file, form="ndjson")) == 1
 

@@ -17,7 +17,8 @@ import modelstream
 from modelstream import streams
 from modelstream.models.errors import ConfigError, ModelLoadError
 from modelstream.operators.batch import EventBatch
-from modelstream.operators.cache import CacheCounters
+from modelstream.operators.codecs import Codec
+from modelstream.operators.json_format import JsonFormat
 from modelstream.streams.pipeline import Pipeline, Source, extract, filter_events, infer, load_pipeline, run_stages
 from modelstream.streams.simulation import simulate
 from modelstream.streams.spec import SourceSpec
@@ -143,7 +144,7 @@ class TestBuild:
         assert [stage.step_id for stage in built.stages] == ["departed", "daytime", "features", "delay", "more"]
         assert [stage.operator.step_id for stage in built.stages] == [stage.step_id for stage in built.stages]
         assert [f"{model.name}@{model.version}" for model in built.models] == ["arrival_delay@1", "total@1"]
-        assert (built.codec.event_id, built.codec.event_time, built.codec.max_depth) == ("id", "at", 1024)
+        assert built.codec == Codec(JsonFormat(max_depth=1024), event_id="id", event_time="at")
         assert built.spec == load_pipeline(project).spec
 
     def test_a_name_alone_is_the_highest_version(self, project: Path) -> None:
@@ -253,6 +254,156 @@ class TestBuild:
         write_model(project.parent / "models", "wide", affine([1, 1, 1], tensor="x"), '[inputs.x]\nfield = "x"\n')
         with pytest.raises(ConfigError, match=r"^stages\[3\]\.infer\.models: field 'x' is read as a vector of 2 and"):
             changed(project, "[arrival_delay]", "[arrival_delay, wide]").build()
+
+
+class TestSeveralModels:
+    """Ensembles, cascades and models that read others, from the file to the prediction."""
+
+    def pipeline(self, folder: Path, infer_: dict[str, Any], **more: Any) -> Pipeline:
+        first = Pipeline("p", "in", folder=folder).then("a", extract(columns={"x": {"dtype": "float32", "width": 2}}))
+        return first.then("b", infer(**infer_, **more)).to("out")
+
+    def test_they_work_together(self, project: Path) -> None:
+        # arrival_delay is 2·x[0] + x[1], total is the delay at the gate.
+        keys = {
+            "models": [
+                "arrival_delay",
+                {"model": "total", "as": "late", "inputs": {"dep_delay": "arrival_delay.value"}},
+                {"model": "total@2", "as": "gate", "inputs": {"dep_delay": "at.gate"}},
+            ],
+            "ensembles": {"blend": {"mean": ["arrival_delay", "gate"]}, "w": {"weighted": {"gate": 3, "late": 1}}},
+            "cascades": {"verdict": {"steps": ["arrival_delay", "gate"], "unsure": "value > 4"}},
+        }
+        pipeline = self.pipeline(project.parent, keys)
+        copy = project.with_name("copy.yaml")
+        copy.write_text(pipeline.to_yaml())
+        assert load_pipeline(copy) == pipeline
+        found = (
+            load_pipeline(copy)
+            .simulate([{"x": [1, 2], "at": {"gate": 8}}, {"x": [2, 2], "at": {"gate": 10}}])
+            .predictions
+        )
+        sure, unsure = (record["predictions"] for record in found)
+        assert sure == {
+            "arrival_delay": {"version": "1", "value": 4},
+            "late": {"version": "2", "value": 4},
+            "verdict": {"version": "1", "model": "arrival_delay", "value": 4},
+        }
+        assert unsure == {
+            "arrival_delay": {"version": "1", "value": 6},
+            "late": {"version": "2", "value": 6},
+            "gate": {"version": "2", "value": 10},
+            "blend": {"version": "arrival_delay@1+gate@2", "value": 8},
+            "w": {"version": "gate@2+late@2", "value": 9},
+            "verdict": {"version": "2", "model": "gate", "value": 10},
+        }
+
+    def test_a_stage_reads_answers_of_the_stages_before(self, project: Path) -> None:
+        pipeline = Pipeline("p", "in", folder=project.parent).then("a", infer(["total@2"]))
+        pipeline = pipeline.then(
+            "b", infer([{"model": "total", "as": "again", "inputs": {"dep_delay": "total.value"}}])
+        )
+        [record] = pipeline.to("out").simulate([{"dep_delay": 5}]).predictions
+        assert record["predictions"]["again"] == {"version": "2", "value": 5}
+
+    def test_ids_depend_on_how_the_models_work_together(self, project: Path) -> None:
+        def made_id(**keys: Any) -> str:
+            models = keys.pop("models", ["arrival_delay", "total"])
+            pipeline = self.pipeline(project.parent, {"models": models}, **keys)
+            [record] = pipeline.simulate([{"id": "1", "x": [1, 2], "dep_delay": 1, "d": 1}]).predictions
+            return str(record["id"])
+
+        cascade = {"steps": ["arrival_delay", "total"], "unsure": "value > 1"}
+        variants: list[dict[str, Any]] = [
+            {},
+            {"models": ["arrival_delay", {"model": "total", "as": "sum"}]},
+            {"models": ["arrival_delay", {"model": "total", "inputs": {"dep_delay": "d"}}]},
+            {"ensembles": {"e": {"mean": ["arrival_delay", "total"]}}},
+            {"ensembles": {"e": {"weighted": {"arrival_delay": 1, "total": 2}}}},
+            {"ensembles": {"e": {"weighted": {"arrival_delay": 1, "total": 3}}}},
+            {"cascades": {"c": cascade}},
+            {"cascades": {"c": cascade | {"unsure": "value > 2"}}},
+        ]
+        assert len({made_id(**variant) for variant in variants}) == len(variants)
+
+    @pytest.mark.parametrize(
+        ("keys", "message"),
+        [
+            (
+                {"ensembles": {"e": {"mean": ["arrival_dely", "total"]}}},
+                "stages[1].infer.ensembles.e.mean[0]: there is no 'arrival_dely' in this stage; "
+                "did you mean 'arrival_delay'?",
+            ),
+            (
+                {"ensembles": {"e": {"weighted": {"totl": 2}}}},
+                "stages[1].infer.ensembles.e.weighted.totl: there is no 'totl' in this stage; did you mean 'total'?",
+            ),
+            (
+                {"cascades": {"c": {"steps": ["total", "e"], "unsure": "x"}}, "ensembles": {"e": {"mean": ["total"]}}},
+                "stages[1].infer.cascades.c.steps[1]: 'e' is an ensemble; a step must be a model",
+            ),
+            (
+                {"ensembles": {"total": {"mean": ["total"]}}},
+                "stages[1].infer.ensembles.total: the name 'total' stands at stages[1].infer.models[1] already",
+            ),
+            (
+                {"ensembles": {"e": {"mean": ["f"]}, "f": {"vote": ["e"]}}},
+                "stages[1].infer: 'e' reads 'f' reads 'e': none of them can be asked first",
+            ),
+            (
+                {"models": ["arrival_delay", {"model": "total", "inputs": {"dep_delay": "total.value"}}]},
+                "stages[1].infer: 'total' reads 'total': none of them can be asked first",
+            ),
+            (
+                {"models": ["total", {"model": "total", "as": "t", "inputs": {"dep_dely": "x"}}]},
+                "stages[1].infer.models[1].inputs.dep_dely: model total@2 reads no field 'dep_dely'; "
+                "did you mean 'dep_delay'?",
+            ),
+            (
+                {"models": ["arrival_delay", {"model": "total", "inputs": {"dep_delay": "arrival_delay.valu"}}]},
+                "stages[1].infer.models[1].inputs.dep_delay: 'arrival_delay' answers with no field 'valu'; "
+                "did you mean 'value'?",
+            ),
+            (
+                {"models": ["arrival_delay", {"model": "total", "inputs": {"dep_delay": "x"}}]},
+                "stages[1].infer.models[1]: model total@2 reads field 'dep_delay' as float32, "
+                "but stages[0].extract.columns.x is float32[2]",
+            ),
+            (
+                {"cascades": {"c": {"steps": ["arrival_delay", "total"], "unsure": "valu > 1"}}},
+                "stages[1].infer.cascades.c.unsure: there is no 'valu'; did you mean 'value'?",
+            ),
+            (
+                {"ensembles": {"e": {"stack": ["total"], "model": "totl"}}},
+                "stages[1].infer.ensembles.e.model: no model 'totl' in registry",
+            ),
+            ({"batch": {"pad_to": [4]}}, "stages[1].infer.batch.pad_to: no model of the stage reads a field of width"),
+        ],
+    )
+    def test_what_does_not_go_together_is_told_with_its_path(
+        self, project: Path, keys: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(ConfigError) as caught:
+            self.pipeline(project.parent, {"models": ["arrival_delay", "total"]} | keys).build()
+        assert str(caught.value).startswith(message)
+
+    def test_every_reference_is_told_with_its_path(self, project: Path) -> None:
+        spec = self.pipeline(
+            project.parent, {"models": ["a", {"model": "b@1"}], "ensembles": {"e": {"stack": ["a"], "model": "c"}}}
+        ).spec
+        assert list(spec.references()) == [
+            ("stages[1].infer.models[0]", "a"),
+            ("stages[1].infer.models[1]", "b@1"),
+            ("stages[1].infer.ensembles.e.model", "c"),
+        ]
+
+    def test_numbers_that_are_not_finite_may_be_null(self, project: Path) -> None:
+        write_model(project.parent / "models", "huge", affine([3e38, 3e38]))
+        event = {"x": [3, 3]}
+        rejecting = self.pipeline(project.parent, {"models": ["huge"]}).simulate([event])
+        assert [letter["reason"] for letter in rejecting.dead_letters] == ["non_finite"]
+        keeping = self.pipeline(project.parent, {"models": ["huge"]}, non_finite="null").simulate([event])
+        assert keeping.predictions[0]["predictions"] == {"huge": {"version": "1", "value": None}}
 
 
 class TestFunctions:
@@ -414,7 +565,9 @@ class TestSimulate:
         built = pipeline.build(redis_url=redis_url)
         once, again = (simulate(built, [EVENT, b"?", EVENT]) for _ in range(2))
         assert once == again == pipeline.simulate([EVENT, b"?", EVENT])
-        assert built.caches == {"delay": CacheCounters(hits=1, misses=1, duplicates=2)}
+        built.close()
+        [found] = built.caches.values()
+        assert (found.memory_hits, found.misses, found.duplicates) == (1, 1, 2)
 
     def test_stages_after_the_last_kept_row_are_left_out(self, project: Path) -> None:
         built = load_pipeline(project).build()

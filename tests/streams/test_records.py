@@ -43,3 +43,27 @@ def test_a_batch_ends_after_its_last_record_and_knows_its_records() -> None:
     assert batch.timestamps_ms.tolist() == [7, 7]
     record = batch.record(1)
     assert (record.offset, record.key, record.value, record.headers) == (13, b"k13", None, [])
+
+
+def test_a_redriven_record_has_the_id_and_the_time_of_the_record_it_was_at_first() -> None:
+    redriven = [("modelstream.origin", b"t/2/3"), ("modelstream.timestamp_ms", b"5"), ("trace", b"x")]
+    other = [("trace", b"\xff"), ("modelstream.timestamp_ms", b"6")]
+    batch = RecordBatch(TP("t", 2), [message("t", 2, 10), *with_headers(redriven, other)], epoch=1)
+    assert batch.default_ids() == ["t/2/10", "t/2/3", "t/2/21"]
+    assert batch.default_ids(slice(1, 2)) == ["t/2/3"]
+    assert batch.first_timestamps_ms.tolist() == [7, 5, 7]
+    assert batch.timestamps_ms.tolist() == [7, 7, 7]
+
+
+def test_whatever_a_header_holds_is_no_reason_to_fail() -> None:
+    strange = [("modelstream.origin", b"\xff"), ("modelstream.timestamp_ms", b"9" * 30)]
+    batch = RecordBatch(TP("t", 2), with_headers(strange, [("modelstream.origin", None)]), epoch=1)
+    assert batch.default_ids() == ["\ufffd", ""]
+    assert batch.first_timestamps_ms.tolist() == [7, 7]
+
+
+def with_headers(*headers: list[tuple[str, bytes | None]]) -> list[Message]:
+    return [
+        Message(topic="t", partition=2, offset=20 + i, key=b"k", value=b"v", timestamp=(1, 7), headers=of_one)
+        for i, of_one in enumerate(headers)
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import ssl
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -14,7 +13,7 @@ from faust.auth import SASLCredentials, SSLCredentials
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.overrides import apply_overrides
-from modelstream.streams.settings import BrokerSettings, EngineLimits, RedisSettings, bootstrap_problem, redis_problem
+from modelstream.streams.settings import BrokerSettings, EngineLimits, bootstrap_problem
 
 SASL = {
     "MODELSTREAM_BROKER": "kafka:9092",
@@ -156,44 +155,6 @@ class TestBroker:
     )
     def test_what_is_no_address(self, bootstrap: str) -> None:
         assert bootstrap_problem(bootstrap)
-
-
-class TestRedis:
-    def test_option_before_environment_before_file(self) -> None:
-        def url(option: str | None, in_file: str | None, **environ: str) -> str | None:
-            settings = RedisSettings.resolve(option=option, in_file=in_file, environ=environ)
-            return settings and settings.url
-
-        assert url("redis://a", "redis://c", MODELSTREAM_REDIS="redis://b") == "redis://a"
-        assert url(None, "redis://c", MODELSTREAM_REDIS="redis://b") == "redis://b"
-        assert url(None, "redis://c") == "redis://c"
-        assert url(None, None, MODELSTREAM_REDIS="") is None
-
-    @pytest.mark.parametrize(
-        "url",
-        [
-            "redis://:s3cret@cache:6379/0",
-            "rediss://me:s3@cret@cache:6379/0",
-            "unix://me:s3cret@/run/redis.sock?db=1",
-            "redis://cache?password=s3cret",
-        ],
-    )
-    def test_secrets_are_not_shown(self, url: str) -> None:
-        shown = repr(RedisSettings(url))
-        assert not re.search("s3|cret", shown)
-        assert "cache" in shown or "/run/redis.sock" in shown
-
-    @pytest.mark.parametrize(
-        "url", ["", "cache", "cache:6379", "http://cache", "redis://", "redis://a:s3cret", "unix://"]
-    )
-    def test_a_wrong_url_is_not_shown_either(self, url: str) -> None:
-        assert redis_problem(url)
-        if url:
-            with pytest.raises(ConfigError) as caught:
-                RedisSettings.resolve(option=None, in_file=None, environ={"MODELSTREAM_REDIS": url})
-            assert str(caught.value) == (
-                "MODELSTREAM_REDIS: must be a URL such as redis://HOST:6379/0 (also rediss://, unix://)"
-            )
 
 
 class TestLimits:

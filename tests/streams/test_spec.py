@@ -14,10 +14,9 @@ from pydantic import BaseModel
 
 from modelstream.models.errors import ConfigError
 from modelstream.operators.fields import MISSING, ColumnSpec
+from modelstream.streams.infer_spec import BatchSpec, CacheSpec, CircuitSpec
 from modelstream.streams.pipeline import load_pipeline
 from modelstream.streams.spec import (
-    BatchSpec,
-    CacheSpec,
     DeclaredColumn,
     DeclaredColumns,
     InferSpec,
@@ -138,7 +137,7 @@ def test_references_have_paths() -> None:
     ]
 
 
-STAGE_KEYS = "id, extract, filter, infer"
+STAGE_KEYS = "id, extract, filter, rules, infer"
 NAME_RULE = "is no name; use lower-case letters, digits, '.', '_' and '-'"
 TOPIC_RULE = "is no Kafka topic name; use at most 249 letters, digits, '.', '_' and '-'"
 
@@ -162,7 +161,10 @@ TOPIC_RULE = "is no Kafka topic name; use at most 249 letters, digits, '.', '_' 
         (small(source={"topic": "a b"}), f"source.topic: 'a b' {TOPIC_RULE}"),
         (small(source={"topic": ".."}), "source.topic: '..' is no Kafka topic name"),
         (small(source={"topic": "in", "event_id": ""}), "source.event_id: must not be empty"),
-        (small(source={"topic": "in", "format": "xml"}), "source.format: must be json, not 'xml'"),
+        (
+            small(source={"topic": "in", "format": "xml"}),
+            "source.format: must be json, msgpack or {f32: N, field: NAME}, not 'xml'",
+        ),
         (small(source={"topic": "in", "evnt_id": "id"}), "source.evnt_id: unknown key; did you mean 'event_id'?"),
         (small(source={"topic": "in", "max_depth": 2000}), "source.max_depth: must be at most 1024, not 2000"),
         (
@@ -190,7 +192,11 @@ TOPIC_RULE = "is no Kafka topic name; use at most 249 letters, digits, '.', '_' 
             small(redis="redis://:secret@cache:6379"),
             "redis: user name and password do not belong in a pipeline file; set MODELSTREAM_REDIS to this URL",
         ),
-        (small(redis="cache:6379"), "redis: must be a URL such as redis://HOST:6379/0 (also rediss://, unix://)"),
+        (
+            small(redis="cache:6379"),
+            "redis: must be a URL such as redis://HOST:6379/0 "
+            "(also rediss://, unix://, redis+cluster://, redis+sentinel://)",
+        ),
         (small(stages=[]), "stages: must not be empty"),
         (small(stages=None), "stages: must be a list, not nothing"),
         (small(stages={"ask": {}}), "stages: must be a list, not a mapping"),
@@ -201,10 +207,10 @@ TOPIC_RULE = "is no Kafka topic name; use at most 249 letters, digits, '.', '_' 
         ),
         (stage(id="f", extrct="m:f"), "stages[0].extrct: unknown key; did you mean 'extract'?"),
         (stage(id="f", windows=1), f"stages[0].windows: unknown key; known here: {STAGE_KEYS}"),
-        (stage(id="f"), "stages[0]: needs exactly one of extract, filter, infer"),
+        (stage(id="f"), "stages[0]: needs exactly one of extract, filter, rules, infer"),
         (
             stage(id="f", extract="m:f", filter="m:g"),
-            "stages[0]: needs exactly one of extract, filter, infer; has extract and filter",
+            "stages[0]: needs exactly one of extract, filter, rules, infer; has extract and filter",
         ),
         (stage(id="f", extract=None), "stages[0].extract: must not be empty"),
         (stage(extract="m:f"), "stages[0].id: missing"),
@@ -244,7 +250,7 @@ TOPIC_RULE = "is no Kafka topic name; use at most 249 letters, digits, '.', '_' 
             stage(id="f", infer={"models": ["../m"]}),
             "stages[0].infer.models[0]: '../m' is no model; write NAME or NAME@VERSION",
         ),
-        (stage(id="f", infer={"models": ["a", 1.5]}), "stages[0].infer.models[1]: must be text, not 1.5"),
+        (stage(id="f", infer={"models": ["a", 1.5]}), "stages[0].infer.models[1]: must be a mapping, not 1.5"),
         (
             stage(id="f", infer={"models": ["a"], "batch": {"max_size": 0}}),
             "stages[0].infer.batch.max_size: must be at least 1, not 0",
@@ -402,8 +408,10 @@ def test_the_reference_tells_the_defaults() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", REFERENCE, re.MULTILINE))
     spec = parse_spec(small())
     told = {**spec.model_dump(), **spec.source.model_dump(), **BatchSpec().model_dump(), **CacheSpec().model_dump()}
+    told |= {**CircuitSpec().model_dump(), "non_finite": "reject", "provider": "cpu", **spec.sink.model_dump()}
+    told = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in told.items()}
     derived = {"event_id": "TOPIC/PARTITION/OFFSET", "dead_letter": "TOPIC.dead"}
-    assert rows == {key: derived.get(key, str(told.get(key))) for key in rows}
+    assert rows == {key: derived.get(key, told.get(key)) for key in rows}
     assert {"models_dir", "delivery", "max_record_bytes", "max_depth", "max_size", "ttl_s", "dead_letter"} <= set(rows)
 
 

@@ -60,7 +60,7 @@ def test_new_records_until_ctrl_c(start, predictions):
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (0, b"")
-    assert stderr == f"1 predictions of {predictions['sink']}\n".encode()
+    assert stderr == f"1 prediction of {predictions['sink']}\n".encode()
 
 
 def test_ctrl_c_before_the_number_is_reached(start, trial):
@@ -97,7 +97,7 @@ def test_dead_letters(run, trial):
     assert (letter["reason"], letter["stage"], letter["offset"]) == ("undecodable", "source", 3)
     assert (letter["key"], letter["value_base64"]) == ("N1", "e/8=")
     assert letter["headers"] == [{"name": "origin", "value": "gate"}]
-    assert done.stderr == f"1 dead letters of {trial['dead']}\n"
+    assert done.stderr == f"1 dead letter of {trial['dead']}\n"
 
 
 def test_a_missing_topic_is_a_matter_of_configuration(run, trial):

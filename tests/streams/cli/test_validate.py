@@ -51,6 +51,40 @@ def test_what_is_wrong_is_told_by_its_path(run, project, override, problem):
     assert problem in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("source", "note"),
+    [
+        (
+            "arival_delay.value",
+            "note      stages[4].infer.models[0].inputs.distance: no answer 'arival_delay', so it is read as an event "
+            "field; did you mean 'arrival_delay.value'?\n",
+        ),
+        ("plane.year", ""),
+        ("arrival", ""),
+    ],
+)
+def test_an_input_that_is_nearly_an_answer_is_noted(run, project, source, note):
+    entry = f"stages[4].infer.models=[{{model: total@1, inputs: {{distance: {source}}}}}]"
+    done = run("validate", project, "--set", entry)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines(keepends=True) if line.startswith("note")] == [note] * bool(note)
+
+
+def test_a_name_that_only_data_can_check_is_noted(run, project):
+    done = run("validate", project, "--set", "stages[1]={id: daytime, rules: {keep: 'distance > 0'}}")
+    assert (done.returncode, "there is no 'distance'" in done.stderr) == (2, True)
+    stages = (
+        "stages[1]={id: daytime, extract: 'features:departure'}",
+        "stages[2]={id: far, rules: {keep: 'distance > 0'}}",
+    )
+    done = run("validate", project, "--set", stages[0], "--set", stages[1])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (
+        "note      stages[2].rules: nothing checks 'distance', which a function of a stage before must make; "
+        "fields of the events are declared under rules.fields\n"
+    ) in done.stdout
+
+
 def test_a_cache_needs_the_name_of_a_redis(run, project):
     cache = ("--set", "stages[3].infer.cache.ttl_s=60")
     done = run("validate", project, *cache)

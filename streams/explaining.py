@@ -1,0 +1,108 @@
+"""How predictions came about: those of one key, event or id, with the flight records in their headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from confluent_kafka import Message
+
+from modelstream.streams.flight_record import FLIGHT_PREFIX
+
+__all__ = ["Explanation", "explanations"]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One prediction and how it came about.
+
+    Parameters
+    ----------
+    topic : str
+        Where it stands, with `partition` and `offset`.
+    partition, offset, timestamp_ms : int
+        The timestamp is the prediction's, in milliseconds since 1970.
+    prediction : mapping
+        The prediction record.
+    stages : mapping of str to mapping
+        By step id, the stage's flight record; see `FlightRecorder`. Empty where none was kept.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    prediction: Mapping[str, Any]
+    stages: Mapping[str, Mapping[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def lines(self) -> Iterator[str]:
+        """Yield it as text for a person."""
+        prediction = self.prediction
+        yield f"prediction {prediction['id']} at {self.topic}[{self.partition}] offset {self.offset}"
+        said = {name: _as_text(prediction.get(name)) for name in ("event_id", "key", "event_time")}
+        yield f"  event {said['event_id']}, key {said['key']}, event time {said['event_time']}"
+        for model, answer in prediction["predictions"].items():
+            fields = ", ".join(f"{name} {_as_text(value)}" for name, value in answer.items() if name != "version")
+            yield f"  {model}@{answer.get('version', '')}: {fields}"
+        for step_id, record in self.stages.items():
+            yield f"  stage {step_id}: {_say(record)}"
+        if not self.stages:
+            yield "  no flight record; one is kept with sink.flight_record: true"
+
+
+def _as_text(value: object) -> str:
+    """Return a value as the record has it, which is JSON; text without its quotation marks."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _say(record: Mapping[str, Any]) -> str:
+    cache = f"; cache: {record['cache']}" if record.get("cache") else ""
+    models = ", ".join(f"{name}@{version}" for name, version in record["models"].items())
+    return (
+        f"batch {record['batch']} of {record['size']} rows, closed: {record['close_reason']}; "
+        f"oldest event {record['age_us'] / 1000:.1f} ms old, of that {record['queue_us'] / 1000:.1f} ms in the queue; "
+        f"{models} took {record['service_us'] / 1000:.1f} ms{cache}"
+    )
+
+
+def explanations(batch: Sequence[Message], wanted: str) -> Iterator[Explanation]:
+    """Yield the predictions of a batch that are of one key or event, or have one id.
+
+    Parameters
+    ----------
+    batch : sequence of Message
+        Records of the prediction topic.
+    wanted : str
+        A record key, an event id, or a prediction's id.
+    """
+    key = wanted.encode()
+    # As the record has it in its text: quick to find, and nothing else is decoded.
+    needle = orjson.dumps(wanted)
+    for message in batch:
+        value = message.value()
+        if value is None or (message.key() != key and needle not in value):
+            continue
+        prediction = orjson.loads(value)
+        if message.key() == key or wanted in (prediction["id"], prediction["event_id"]):
+            yield Explanation(
+                message.topic(),
+                message.partition(),
+                message.offset(),
+                message.timestamp()[1],
+                prediction,
+                _stages(message.headers() or []),
+            )
+
+
+def _stages(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, Any]:
+    return {
+        name.removeprefix(FLIGHT_PREFIX): orjson.loads(value)
+        for name, value in headers
+        if name.startswith(FLIGHT_PREFIX) and value
+    }

@@ -1,0 +1,87 @@
+"""``modelstream explain``: how one prediction came about."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.kafka_tools import Outgoing, produce_all
+
+pytestmark = pytest.mark.kafka
+
+RECORD = {
+    "batch": "host-1-7",
+    "size": 512,
+    "close_reason": "idle",
+    "queue_us": 310,
+    "age_us": 4_100,
+    "service_us": 950,
+    "models": {"delay": "1"},
+    "cache": "redis",
+}
+
+
+def prediction(number: int, key: bytes, *, recorded: bool = True) -> Outgoing:
+    value = {
+        "id": f"{number:032x}",
+        "event_id": f"event {number}",
+        "key": key.decode(),
+        "event_time": "2013-01-01T10:15:00Z",
+        "predictions": {"delay": {"version": "1", "value": number + 0.5}},
+    }
+    headers = [("modelstream.flight.score", json.dumps(RECORD).encode()), ("other", b"\xff")] if recorded else []
+    return Outgoing(
+        json.dumps(value, separators=(",", ":")).encode(), key, timestamp_ms=1_000 + number, headers=headers
+    )
+
+
+@pytest.fixture
+def predictions(trial):
+    produce_all(trial["broker"], trial["sink"], [prediction(i, b"key-%d" % (i % 7)) for i in range(100)])
+    return trial
+
+
+@pytest.mark.parametrize("wanted", ["event 93", f"{93:032x}"])
+def test_one_event_by_either_id(run, predictions, wanted):
+    done = run("explain", predictions["file"], wanted)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"prediction {93:032x} at {predictions['sink']}[")
+    assert lines[1:] == [
+        "  event event 93, key key-2, event time 2013-01-01T10:15:00Z",
+        "  delay@1: value 93.5",
+        "  stage score: batch host-1-7 of 512 rows, closed: idle; "
+        "oldest event 4.1 ms old, of that 0.3 ms in the queue; delay@1 took 0.9 ms; cache: redis",
+    ]
+
+
+def test_the_latest_of_a_key_as_json(run, predictions):
+    done = run("explain", predictions["file"], "key-2", "-n", "3", "--json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["prediction"]["event_id"] for each in found] == ["event 79", "event 86", "event 93"]
+    assert found[0]["stages"] == {"score": RECORD}
+    assert found[0]["timestamp_ms"] == 1_079
+
+
+def test_a_prediction_without_a_record_says_how_to_get_one(run, trial):
+    produce_all(trial["broker"], trial["sink"], [prediction(1, b"k", recorded=False)])
+    done = run("explain", trial["file"], "k")
+    assert done.stdout.splitlines()[-1] == "  no flight record; one is kept with sink.flight_record: true"
+
+
+def test_values_are_those_of_the_record(run, trial):
+    answer = {"version": "1", "late": True, "value": None, "label": "no", "scores": [0.5, None]}
+    told = {"id": "0" * 32, "event_id": "e", "key": None, "event_time": None, "predictions": {"delay": answer}}
+    produce_all(trial["broker"], trial["sink"], [Outgoing(json.dumps(told, separators=(",", ":")).encode(), b"k")])
+    lines = run("explain", trial["file"], "k").stdout.splitlines()
+    assert lines[1:3] == [
+        "  event e, key null, event time null",
+        "  delay@1: late true, value null, label no, scores [0.5,null]",
+    ]
+
+
+def test_nothing_of_that_name(run, predictions):
+    done = run("explain", predictions["file"], "event 1000")
+    assert done.returncode == 1
+    assert f"{predictions['sink']} has no prediction with the key, event id or id 'event 1000'; " in done.stderr
+    assert f"if it became a dead letter, `modelstream dlq list {predictions['file']} --key KEY` has it" in done.stderr

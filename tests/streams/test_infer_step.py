@@ -1,0 +1,119 @@
+"""Micro-batches that a pool computes, and what a flight record tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
+from typing import Any
+
+import orjson
+import pytest
+from confluent_kafka import Message
+from faust.types import TP
+from support.onnx_factory import affine, write_model
+
+from modelstream import Pipeline, infer
+from modelstream.operators.batch import EventBatch
+from modelstream.operators.operator import Operator
+from modelstream.streams.build import BuiltPipeline
+from modelstream.streams.delivery import Output
+from modelstream.streams.ledger import Ledger
+from modelstream.streams.records import RecordBatch
+from modelstream.streams.steps import Step, make_step
+
+DEADLINE_S = 60
+
+
+class Outbox:
+    """Keeps what is handed to the producer."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+
+    def produce(self, output: Output) -> None:
+        self.outputs.append(output)
+
+    def of(self, topic: str) -> list[Output]:
+        return [output for output in self.outputs if output.topic == topic]
+
+    @property
+    def ids(self) -> list[str]:
+        return [orjson.loads(value)["event_id"] for output in self.of("out") for value in output.values]
+
+
+class SlowFirst:
+    """Keeps the batch with the first event until it is told to go on; the others are done at once."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+        self.may_go_on = Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._operator, name)
+
+    def __call__(self, batch: EventBatch) -> EventBatch:
+        if batch.ids[0] == "0":
+            assert self.may_go_on.wait(DEADLINE_S)
+        return self._operator(batch)
+
+
+@pytest.fixture
+def make_built(tmp_path: Path) -> Callable[..., BuiltPipeline]:
+    def make(*, flight_record: bool = False, **batch: Any) -> BuiltPipeline:
+        write_model(tmp_path / "models", "triple", affine([3.0]), '[inputs.x]\nfields = ["seq"]\n')
+        pipeline = Pipeline("p", {"topic": "in", "event_id": "id"}, folder=tmp_path)
+        stage = pipeline.then("score", infer(["triple"], batch=batch))
+        return stage.to("out", dead_letter="dead", flight_record=flight_record).build()
+
+    return make
+
+
+def records(*sequence: int | None) -> RecordBatch:
+    """Return records of one partition, opened in a ledger; one without a number lacks the model's field."""
+    tp, ledger = TP("in", 0), Ledger[TP]()
+    ledger.assign({tp: 0})
+    events = [{"id": str(i)} if seq is None else {"id": str(i), "seq": seq} for i, seq in enumerate(sequence)]
+    messages = [
+        Message(topic="in", partition=0, offset=i, key=b"k", value=orjson.dumps(event), timestamp=(1, 7))
+        for i, event in enumerate(events)
+    ]
+    batch = RecordBatch(tp, messages, epoch=1)
+    batch.ticket = ledger.open(tp, batch.end_offset, len(batch), follows=None)
+    return batch
+
+
+def make(built: BuiltPipeline, outbox: Outbox, pool: Executor | None, wake: Callable[[], None]) -> Step:
+    return make_step(built, 0, outbox, 10**6, downstream_s=0.0, pool=pool, wake=wake)  # type: ignore[arg-type]
+
+
+def test_a_micro_batch_that_is_done_early_waits_for_the_one_before(make_built: Callable[..., BuiltPipeline]) -> None:
+    built, outbox, woken = make_built(max_size=2, in_flight=2), Outbox(), SimpleQueue[None]()
+    slow = SlowFirst(built.stages[0].operator)
+    built = replace(built, stages=(replace(built.stages[0], operator=slow),))
+    with ThreadPoolExecutor(2) as pool:
+        step = make(built, outbox, pool, lambda: woken.put(None))
+        try:
+            step([records(0, 1, 2, 3)])
+            woken.get(timeout=DEADLINE_S)  # the second is done
+            step([])
+            assert outbox.ids == []
+        finally:
+            slow.may_go_on.set()
+        woken.get(timeout=DEADLINE_S)
+        step([])
+    assert outbox.ids == ["0", "1", "2", "3"]
+
+
+def test_a_flight_record_counts_the_rows_that_were_rejected_too(make_built: Callable[..., BuiltPipeline]) -> None:
+    outbox = Outbox()
+    step = make(make_built(flight_record=True), outbox, None, lambda: None)
+    step([records(0, None, 2, None, 4)], drain=True)
+    assert sum(len(letters.values) for letters in outbox.of("dead")) == 2
+    [output] = outbox.of("out")
+    assert output.headers is not None
+    sizes = [orjson.loads(dict(headers)["modelstream.flight.score"])["size"] for headers in output.headers]
+    assert sizes == [5, 5, 5]
