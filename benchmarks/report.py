@@ -14,7 +14,7 @@ from benchmarks.measurement import Run
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Summary", "describe_environment", "print_table", "summarise"]
+__all__ = ["Summary", "describe_environment", "missed", "print_table", "summarise"]
 
 #: By system, by measure.
 Summary = dict[str, dict[str, float | None]]
@@ -43,6 +43,23 @@ def summarise(runs: Sequence[Run]) -> Summary:
         rate = row["events_per_s"]
         row["ratio_to_loop"] = round(rate / loop, 4) if rate and loop else None
     return summary
+
+
+def missed(summary: Summary, at_least: float) -> str | None:
+    """Return what is wrong with modelstream's ratio to the loop, in one line; None where it is high enough.
+
+    Parameters
+    ----------
+    summary : dict
+        As `summarise` returns it.
+    at_least : float
+        What the ratio must reach.
+    """
+    ratio = summary.get("modelstream", {}).get("ratio_to_loop")
+    if ratio is None:
+        return "there is no ratio of modelstream to the loop"
+    # So put that NaN misses, too.
+    return None if ratio >= at_least else f"modelstream's ratio to the loop, {ratio:.4f}, is below {at_least:g}"
 
 
 def describe_environment(broker: str) -> dict[str, Any]:

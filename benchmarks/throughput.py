@@ -24,7 +24,7 @@ from benchmarks import peers, workload  # noqa: E402
 from benchmarks.checks import RunFailed  # noqa: E402
 from benchmarks.cluster import BrokerFailed, Cluster, open_broker  # noqa: E402
 from benchmarks.measurement import Run, measure  # noqa: E402
-from benchmarks.report import describe_environment, print_table, summarise  # noqa: E402
+from benchmarks.report import describe_environment, missed, print_table, summarise  # noqa: E402
 
 __all__ = ["main"]
 
@@ -148,6 +148,12 @@ class _Systems(click.ParamType):
 @click.option("--broker", default="kafka", show_default=True, help="HOST:PORT; or kafka, embedded: start one.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
 @click.option("--soak", is_flag=True, help=f"One run of modelstream with {SOAK_EVENTS} events, for its memory.")
+@click.option(
+    "--at-least",
+    type=click.FloatRange(min=0),
+    metavar="RATIO",
+    help="Exit with 1 where modelstream's ratio to the loop is below.",
+)
 def main(
     systems: list[str] | None,
     events: int | None,
@@ -155,12 +161,15 @@ def main(
     broker: str,
     json_file: Path | None,
     soak: bool,
+    at_least: float | None,
 ) -> None:
     """Measure throughput, CPU and memory of several systems on the same job, one worker each, in turn.
 
     Every output of every run is compared with what ONNX Runtime says of that row alone.
     """
     systems = systems or (["modelstream"] if soak else ["loop", "modelstream", "faust", "quix"])
+    if at_least is not None and not {"loop", "modelstream"} <= set(systems):
+        raise click.UsageError("--at-least compares modelstream with the loop, and --systems or --soak leaves one out")
     events = events or (SOAK_EVENTS if soak else DEFAULT_EVENTS)
     runs = runs or (1 if soak else 3)
     for system in systems:
@@ -179,6 +188,8 @@ def main(
             "environment": describe_environment(broker),
         }
         json_file.write_text(json.dumps(result, indent=2) + "\n")
+    if at_least is not None and (what := missed(summary, at_least)):
+        raise click.ClickException(what)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,18 @@ import orjson
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["BLOCK", "N_FEATURES", "event_id", "event_number", "expected_values", "features", "records", "write_model"]
+__all__ = [
+    "BLOCK",
+    "N_FEATURES",
+    "OUTPUT_BIAS",
+    "event_id",
+    "event_number",
+    "expected_values",
+    "features",
+    "perceptron",
+    "records",
+    "write_model",
+]
 
 N_FEATURES = 20
 
@@ -33,7 +44,7 @@ _LAYERS = (N_FEATURES, 64, 32, 1)
 
 #: Bias of the last layer. It keeps every value away from zero, where float32 rounding, which differs with the batch
 #: size, would no longer be small *relative* to the value.
-_OUTPUT_BIAS = 16.0
+OUTPUT_BIAS = 16.0
 
 
 def event_id(number: int) -> str:
@@ -91,12 +102,21 @@ def write_model(path: Path) -> None:
     path : Path
         The file. Its input is ``features`` (n, 20), its output ``value`` (n, 1).
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(perceptron(*_LAYERS).SerializeToString())
+
+
+def perceptron(*layers: int) -> onnx.ModelProto:
+    """Return an MLP in float32 with ReLU between the layers, of so many units each, always with the same weights.
+
+    Its input is ``features`` (n, first layer), its output ``value`` (n, last layer).
+    """
     generator = np.random.default_rng(_SEED)
     nodes, weights, last = [], [], "features"
-    for i, (n_in, n_out) in enumerate(pairwise(_LAYERS)):
-        is_output = i == len(_LAYERS) - 2
+    for i, (n_in, n_out) in enumerate(pairwise(layers)):
+        is_output = i == len(layers) - 2
         kernel = (generator.standard_normal((n_in, n_out)) * np.sqrt(1 / n_in)).astype(np.float32)
-        bias = np.full(n_out, _OUTPUT_BIAS if is_output else 0.1, np.float32)
+        bias = np.full(n_out, OUTPUT_BIAS if is_output else 0.1, np.float32)
         weights += [numpy_helper.from_array(kernel, f"w{i}"), numpy_helper.from_array(bias, f"b{i}")]
         after = "value" if is_output else f"dense{i}"
         nodes.append(helper.make_node("Gemm", [last, f"w{i}", f"b{i}"], [after]))
@@ -106,15 +126,14 @@ def write_model(path: Path) -> None:
     graph = helper.make_graph(
         nodes,
         "mlp",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", N_FEATURES])],
-        [helper.make_tensor_value_info("value", TensorProto.FLOAT, ["n", 1])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", layers[0]])],
+        [helper.make_tensor_value_info("value", TensorProto.FLOAT, ["n", layers[-1]])],
         weights,
     )
     # IR 10 and opset 21: what any ONNX Runtime of the last years reads.
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
     onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
+    return model
 
 
 def expected_values(model: Path, n: int) -> NDArray[np.float32]:

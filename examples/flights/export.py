@@ -21,10 +21,19 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from modelstream.examples.flights.features import FEATURES
 
-__all__ = ["classifier_graph", "network_graph", "regressor_graph", "run_onnx", "write_model"]
+__all__ = [
+    "IR_VERSION",
+    "ML_OPSET",
+    "OPSET",
+    "classifier_graph",
+    "network_graph",
+    "regressor_graph",
+    "run_onnx",
+    "write_model",
+]
 
 #: Old enough for every ONNX Runtime that modelstream supports.
-_OPSET, _ML_OPSET, _IR_VERSION = 17, 3, 8
+OPSET, ML_OPSET, IR_VERSION = 17, 3, 8
 
 
 def regressor_graph(trees: Any, name: str) -> bytes:
@@ -167,8 +176,8 @@ def _model(name: str, nodes: list[NodeProto], outputs: list[ValueInfoProto], **a
         for key, array in arrays.items()
     ]
     graph = helper.make_graph(nodes, name, [_tensor("features", TensorProto.FLOAT, len(FEATURES))], outputs, constants)
-    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="modelstream example")
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="modelstream example")
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
@@ -188,13 +197,15 @@ def write_model(
     outputs: Mapping[str, Mapping[str, Any]],
     metrics: Mapping[str, Any],
     training: Mapping[str, Any],
+    inputs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write `model.onnx` and `model.toml` into ``NAME/VERSION/``."""
+    """Write `model.onnx` and `model.toml` into ``NAME/VERSION/``; without `inputs` it reads the features."""
+    inputs = inputs or {"features": {"field": "features", "width": len(FEATURES)}}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(model)
     tables: dict[str, Mapping[str, Any]] = {
         "": {"name": folder.parent.name, "version": folder.name, "sha256": hashlib.sha256(model).hexdigest()},
-        "inputs.features": {"field": "features", "width": len(FEATURES)},
+        **{f"inputs.{tensor}": one for tensor, one in inputs.items()},
         **{f"outputs.{field}": output for field, output in outputs.items()},
         "metrics": metrics,
         "training": training,

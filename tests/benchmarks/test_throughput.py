@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks import throughput
+from benchmarks.measurement import Run
+from click.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,3 +72,21 @@ def test_a_broker_that_is_not_there_is_one_clear_message() -> None:
     assert done.returncode == 1
     assert "127.0.0.1:1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("options", [("--systems", "loop,faust"), ("--systems", "modelstream"), ("--soak",)])
+def test_a_least_ratio_needs_both_systems(options: tuple[str, ...]) -> None:
+    done = _bench("--at-least", "0.8", *options)
+    assert done.returncode == 2
+    assert "--at-least compares modelstream with the loop" in done.stderr
+
+
+@pytest.mark.parametrize(("at_least", "exit_code"), [("0.8", 0), ("0.9", 1)])
+def test_a_ratio_below_the_least_fails(monkeypatch: pytest.MonkeyPatch, at_least: str, exit_code: int) -> None:
+    rates = {"loop": 100, "modelstream": 80}
+    runs = [Run(system, 1, 10, rate, 1.0, 1.0, 1.0, "polling", True, 0) for system, rate in rates.items()]
+    monkeypatch.setattr(throughput, "_prepared", lambda *_: nullcontext())
+    monkeypatch.setattr(throughput, "_measure_all", lambda *_, **__: runs)
+    result = CliRunner().invoke(throughput.main, ["--systems", "loop,modelstream", "--at-least", at_least])
+    assert result.exit_code == exit_code, result.output
+    assert ("ratio to the loop, 0.8000, is below 0.9" in result.output) == bool(exit_code)

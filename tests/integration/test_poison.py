@@ -1,115 +1,216 @@
-"""A thousand broken records among twenty thousand good ones: each a dead letter, no neighbour hurt."""
+"""Broken records among good ones: each a dead letter with its bytes, key and headers, and no neighbour hurt."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import orjson
 import pytest
-from onnx import helper
-from support.kafka_tools import Outgoing, produce_all
-from support.onnx_factory import build, write_model
-from support.streams import KnownStream
+from confluent_kafka import Producer
+from support.kafka_tools import Incoming, Outgoing, produce_all, read_all
+from support.onnx_factory import affine, write_model
+from support.poison import ACCEPTED, F32_KINDS, KINDS, MSGPACK_KINDS, good_event, write_pipeline
+from support.streams import KnownStream, wait_for
+
+from modelstream.streams.headers import split_own
 
 pytestmark = pytest.mark.kafka
 
-N_GOOD, N_BROKEN = 20_000, 1_000
 
-_PIPELINE = """\
-pipeline: {s.group}
-source: {{topic: {s.source}, event_id: id, max_record_bytes: 2000}}
-stages:
-  - id: check
-    extract: checks:check
-  - id: score
-    infer: {{models: [triple, lookup]}}
-sink: {{topic: {s.sink}, dead_letter: {s.dead}}}
-"""
-
-_CHECKS = """\
-def check(batch):
-    seqs = [event.get("seq") for event in batch.events]
-    if -1 in seqs:
-        raise RuntimeError("no negative numbers here")
-    if -2 in seqs:
-        raise SystemExit(3)
-    return {}
-"""
-
-
-def _event(n: int, **changed: object) -> bytes:
-    return orjson.dumps({"id": f"broken-{n}", "seq": 1, "slot": 1, **changed})
-
-
-#: What each kind of broken record is, and the stage and reason of its dead letter.
-KINDS: dict[str, tuple[Callable[[int], bytes | None], str, str]] = {
-    "null value": (lambda n: None, "source", "undecodable"),
-    "empty value": (lambda n: b"", "source", "undecodable"),
-    "invalid UTF-8": (lambda n: b'{"id": "\xff\xfe%d"}' % n, "source", "undecodable"),
-    "truncated": (lambda n: _event(n)[:-9], "source", "undecodable"),
-    "scalar": (lambda n: b"%d" % n, "source", "undecodable"),
-    "array": (lambda n: b"[%d]" % n, "source", "undecodable"),
-    "NaN": (lambda n: b'{"id": "broken-%d", "seq": NaN}' % n, "source", "undecodable"),
-    "too large": (lambda n: _event(n, padding="x" * 3000), "source", "too_large"),
-    "too deep": (lambda n: b"[" * 1500 + b"]" * 300, "source", "too_deep"),
-    "no id": (lambda n: orjson.dumps({"seq": n, "slot": 1}), "source", "missing_field"),
-    "wrong type": (lambda n: _event(n, seq="one"), "score", "wrong_type"),
-    "missing field": (lambda n: orjson.dumps({"id": f"broken-{n}", "slot": 1}), "score", "missing_field"),
-    "float32 overflow": (lambda n: _event(n, seq=1e200), "score", "non_finite"),
-    "function raises": (lambda n: _event(n, seq=-1), "check", "operator_failed"),
-    "function exits": (lambda n: _event(n, seq=-2), "check", "operator_failed"),
-    "model fails": (lambda n: _event(n, slot=99), "score", "model_failed"),
-}
-
-
-def _lookup_model() -> bytes:
-    """Return a model that fails for a whole batch if one row's slot is out of its table."""
-    return build(
-        [helper.make_node("Gather", ["table", "slot"], ["value"])],
-        {"slot": ("int64", [None, 1])},
-        {"value": ("float32", [None, 1])},
-        {"table": np.arange(10, dtype=np.float32)},
-    ).SerializeToString()
-
-
-def test_broken_records_become_dead_letters_and_hurt_no_neighbour(make_stream: Callable[..., KnownStream]) -> None:
-    stream = make_stream()
-    write_model(stream.folder / "models", "lookup", _lookup_model(), "[examples]\nslot = [0, 1, 2]\n")
-    (stream.folder / "checks.py").write_text(_CHECKS, encoding="utf-8")
-    stream.file.write_text(_PIPELINE.format(s=stream), encoding="utf-8")
-    kinds = [list(KINDS)[i % len(KINDS)] for i in range(N_BROKEN)]
-    broken = [
-        Outgoing(KINDS[kind][0](i), b"broken-key-%d" % i, headers=[("kind", kind.encode()), ("number", b"%d" % i)])
-        for i, kind in enumerate(kinds)
+def good(numbers: Iterable[int], partition: int | None = None) -> list[Outgoing]:
+    return [
+        Outgoing(good_event(f"e{n}", seq=n, slot=n % 10), b"key-%d" % (n % 50), partition, headers=[("n", b"%d" % n)])
+        for n in numbers
     ]
-    good = [Outgoing(_event(n, id=f"e{n}", seq=n, slot=n % 10), b"key-%d" % (n % 50)) for n in range(N_GOOD)]
-    every = N_GOOD // N_BROKEN
-    mixed = [record for i in range(N_BROKEN) for record in (*good[i * every : (i + 1) * every], broken[i])]
-    produce_all(stream.bootstrap, stream.source, mixed)
+
+
+class Sent:
+    """Broken records that were sent, to be found again among the dead letters."""
+
+    def __init__(self) -> None:
+        self._kinds: list[str] = []
+
+    def record(self, kind: str, partition: int | None = None) -> Outgoing:
+        number = len(self._kinds)
+        self._kinds.append(kind)
+        record = KINDS[kind].record(number, partition)
+        return record._replace(headers=[*record.headers, ("number", b"%d" % number)])
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def assert_are(self, letters: list[Incoming], source: str) -> None:
+        """Assert that these letters are those of the records: one each, and each the whole record."""
+        numbers = []
+        for letter in letters:
+            said, headers = split_own(letter.headers)
+            numbers.append(int(dict(headers)["number"] or b""))
+            kind = KINDS[self._kinds[numbers[-1]]]
+            due = kind.record(numbers[-1])
+            due_headers = [*split_own(due.headers)[1], ("number", b"%d" % numbers[-1])]
+            assert (letter.key, letter.value, headers) == (due.key, due.value, due_headers), kind
+            assert (said["stage"], said["reason"]) == (kind.stage.encode(), kind.reason.encode()), (kind, said)
+            assert (said["topic"], said["attempts"]) == (source.encode(), b"1")
+            assert said["detail"]
+        assert sorted(numbers) == list(range(len(self._kinds)))
+
+
+def assert_all_predicted(stream: KnownStream, n_good: int) -> list[Incoming]:
+    """Assert that each good event has its prediction; return the dead letters."""
+    outcome = stream.outcome(range(n_good))
+    assert (len(outcome.predictions), len(outcome.lost), outcome.duplicates) == (n_good, 0, 0)
+    assert not outcome.wrong
+    assert outcome.out_of_order == 0
+    return outcome.dead_letters
+
+
+def test_each_kind_alone_among_63_good_events(make_stream: Callable[..., KnownStream]) -> None:
+    stream = make_stream(partitions=1)
+    write_pipeline(stream)
+    sent = Sent()
+    with stream.worker() as worker:
+        worker.wait_until_ready()
+        for i, kind in enumerate(KINDS):
+            neighbours = good(range(63 * i, 63 * (i + 1)))
+            produce_all(stream.bootstrap, stream.source, [*neighbours[:40], sent.record(kind), *neighbours[40:]])
+            done = 63 * (i + 1), i + 1
+
+            def counted(done: tuple[int, int] = done) -> bool:
+                stats = worker.stats()
+                return (stats.get("predictions"), stats.get("dead_letters")) == done
+
+            wait_for(counted, f"63 predictions and a dead letter ({kind})", worker)
+        worker.stop()
+    sent.assert_are(assert_all_predicted(stream, 63 * len(KINDS)), stream.source)
+
+
+def test_one_percent_of_broken_records_and_a_thousand_in_a_run(make_stream: Callable[..., KnownStream]) -> None:
+    stream = make_stream()
+    write_pipeline(stream)
+    sent, names = Sent(), list(KINDS)
+    mixed: list[Outgoing] = []
+    for i in range(400):
+        mixed += [*good(range(99 * i, 99 * (i + 1))), sent.record(names[i % len(names)])]
+    run = [sent.record(names[i % len(names)], partition=1) for i in range(1_000)]
+    n_good = 99 * 400 + 1_000
+    produce_all(stream.bootstrap, stream.source, [*mixed, *run, *good(range(99 * 400, n_good))])
     with stream.worker() as worker:
         stream.wait_until_committed(worker)
         stats = worker.stats()
         worker.stop()
-    outcome = stream.outcome(range(N_GOOD))
-    assert (len(outcome.predictions), len(outcome.lost), outcome.duplicates) == (N_GOOD, 0, 0)
-    assert not outcome.wrong
-    assert outcome.out_of_order == 0
-    assert (stats["predictions"], stats["dead_letters"]) == (N_GOOD, N_BROKEN)
+    assert (stats["predictions"], stats["dead_letters"]) == (n_good, len(sent)) == (40_600, 1_400)
+    sent.assert_are(assert_all_predicted(stream, n_good), stream.source)
 
-    found = Counter()
-    for letter in outcome.dead_letters:
-        headers = dict(letter.headers)
-        kind, number = (headers[name] or b"" for name in ("kind", "number"))
-        _, stage, reason = KINDS[kind.decode()]
-        sent = broken[int(number)]
-        assert (letter.key, letter.value) == (sent.key, sent.value)  # the original bytes
-        assert (headers["modelstream.stage"], headers["modelstream.reason"]) == (stage.encode(), reason.encode()), kind
-        assert headers["modelstream.topic"] == stream.source.encode()
-        assert headers["modelstream.detail"]
-        found[kind.decode()] += 1
-    assert found == Counter(kinds)
+
+def test_what_looks_broken_and_is_not_is_predicted(make_stream: Callable[..., KnownStream]) -> None:
+    stream = make_stream()
+    write_pipeline(stream)
+    odd = [
+        Outgoing(good_event("null key"), None),
+        Outgoing(good_event("empty key"), b""),
+        Outgoing(good_event("64 kB key"), b"k" * 64_000),
+        Outgoing(good_event("key no UTF-8"), b"\xff\0"),
+        Outgoing(good_event("1000 headers"), b"k", headers=[(f"h{i}", b"\xff") for i in range(1000)]),
+    ]
+    events = [Outgoing(make(kind), b"k") for kind, (make, _) in ACCEPTED.items()]
+    produce_all(stream.bootstrap, stream.source, [*events, *odd])
+    with stream.worker() as worker:
+        stream.wait_until_committed(worker)
+        worker.stop()
+    assert read_all(stream.bootstrap, stream.dead) == []
+    records = [(record.key, orjson.loads(record.value or b"")) for record in read_all(stream.bootstrap, stream.sink)]
+    found = {said["event_id"]: (key, said["predictions"]["triple"]["value"]) for key, said in records}
+    due = {kind: (b"k", answer) for kind, (_, answer) in ACCEPTED.items()}
+    due |= {orjson.loads(record.value or b"")["id"]: (record.key, 4) for record in odd}
+    assert found == {kind: (key, pytest.approx(answer, rel=1e-6)) for kind, (key, answer) in due.items()}
+    assert len(records) == len(due)
+
+
+def test_records_that_are_small_only_while_compressed(make_stream: Callable[..., KnownStream]) -> None:
+    stream = make_stream(partitions=1)
+    write_pipeline(stream)
+    stream.file.write_text(stream.file.read_text("utf-8").replace("200000", "3000000"), "utf-8")
+    array = good_event("broken", seq=list(range(10)) * 100_000)  # 2 MB
+    bomb = bytes(90_000_000)
+    produce_all(stream.bootstrap, stream.source, good(range(50)))
+    compressing = Producer({"bootstrap.servers": stream.bootstrap, "compression.type": "gzip",
+                            "message.max.bytes": 100_000_000, "log_level": 0})  # fmt: skip
+    for value in (array, bomb):
+        compressing.produce(stream.source, value, b"k")
+        assert compressing.flush(60) == 0
+    produce_all(stream.bootstrap, stream.source, good(range(50, 100)))
+    with stream.worker() as worker:
+        stream.wait_until_committed(worker)
+        worker.stop()
+    letters = {letter.headers[0]: letter for letter in assert_all_predicted(stream, 100)}
+    for value, reason in ((array, b"wrong_type"), (bomb, b"too_large")):
+        letter = letters.pop(("modelstream.reason", reason))
+        assert split_own(letter.headers)[0]["truncated_from_bytes"] == b"%d" % len(value)
+        assert value.startswith(letter.value or b"-")
+    assert not letters
+
+
+_FORMAT = """\
+pipeline: {s.group}
+source: {{topic: {s.source}, format: {form}}}
+stages:
+  - id: score
+    infer: {{models: [{model}]}}
+sink: {{topic: {s.sink}, dead_letter: {s.dead}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("form", "model", "kinds", "good_value"),
+    [
+        ("msgpack, event_id: id", "triple", MSGPACK_KINDS, b"\x82\xa2id\xa1x\xa3seq\x01"),
+        ("{f32: 3, field: features}", "total", F32_KINDS, np.array([1, 2, 3], "<f4").tobytes()),
+    ],
+    ids=["msgpack", "f32"],
+)
+def test_broken_records_of_other_formats(
+    make_stream: Callable[..., KnownStream],
+    form: str,
+    model: str,
+    kinds: dict[str, tuple[bytes | None, str, str]],
+    good_value: bytes,
+) -> None:
+    stream = make_stream(partitions=1)
+    write_model(stream.folder / "models", "total", affine([1.0, 1.0, 1.0]), '[inputs.x]\nfield = "features"\n')
+    stream.file.write_text(_FORMAT.format(s=stream, form=form, model=model), "utf-8")
+    records = []
+    for kind, (value, _, _) in kinds.items():
+        records += [*[Outgoing(good_value, b"k")] * 20, Outgoing(value, b"k", headers=[("kind", kind.encode())])]
+    produce_all(stream.bootstrap, stream.source, records)
+    with stream.worker() as worker:
+        stream.wait_until_committed(worker)
+        worker.stop()
+    assert len(read_all(stream.bootstrap, stream.sink)) == 20 * len(kinds)
+    found = {}
+    for letter in read_all(stream.bootstrap, stream.dead):
+        said, [(_, kind)] = split_own(letter.headers)
+        found[(kind or b"").decode()] = (letter.value, said["stage"].decode(), said["reason"].decode())
+    assert found == kinds
+
+
+def test_a_record_that_fills_its_topic_fits_into_a_dead_letter(make_stream: Callable[..., KnownStream]) -> None:
+    stream = make_stream(partitions=1)
+    headers = [(f"header-{i}", b"x" * 500) for i in range(1000)]
+    # The broker takes 1,048,588 bytes, this client 1,000,000.
+    large = [
+        Outgoing(b"x" * 990_000, b"k"),
+        Outgoing(b"x" * 400_000, b"k" * 50_000, headers=headers),
+        Outgoing(b"{", b"k" * 990_000),
+        Outgoing(b"{", b"k" * 400_000, headers=headers),
+    ]
+    produce_all(stream.bootstrap, stream.source, large)
+    stream.send(range(10))
+    with stream.worker() as worker:
+        stream.wait_until_committed(worker)
+        worker.stop()
+    letters = assert_all_predicted(stream, 10)
+    assert [split_own(letter.headers)[0]["reason"] for letter in letters] == [b"undecodable"] * 4
 
 
 def test_a_dead_letter_says_where_its_record_stood(make_stream: Callable[..., KnownStream]) -> None:
