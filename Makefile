@@ -9,10 +9,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint faults bench kafka lock
+.PHONY: help demo test lint faults bench bench-batching bench-cache kafka lock
 
 help: ## Say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 demo: $(INSTALLED) ## Score 336,776 real flights on an embedded broker; EVENTS=20000 for fewer, ARGS=--verify for more
 	@$(BIN)/modelstream demo $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
@@ -31,6 +31,12 @@ faults: $(INSTALLED) ## Kill, stop and starve real processes, and count what was
 
 bench: $(INSTALLED) ## Compare throughput with a hand-written loop, Quix Streams and stock Faust; ARGS="--systems loop,modelstream"
 	@$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+bench-batching: $(INSTALLED) ## Compare target_p99_ms with static batch sizes and waits; ARGS="--quick --json FILE" for a minute
+	@$(BIN)/python benchmarks/batching.py $(ARGS)
+
+bench-cache: $(INSTALLED) ## What the prediction cache gives and costs, on a Redis of its own; ARGS="--quick --json FILE"
+	@$(BIN)/python benchmarks/cache.py $(ARGS)
 
 kafka: $(INSTALLED) ## Run Apache Kafka on 127.0.0.1:9092 until Ctrl-C; PORT=19092 for another port
 	@$(BIN)/python tests/support/kafka_server.py --port $(PORT)
