@@ -79,7 +79,7 @@ class Pump:
             return []
         messages: list[Message] = self._consumer.consume(self._max_records - 1, 0)
         messages.insert(0, first)
-        if any(message.error() is not None for message in messages):
+        if len(messages) - list(map(Message.error, messages)).count(None):
             messages = [message for message in messages if not self._is_error(message)]
         split = split_by_partition(messages, self._topics) if messages else {}
         batches = [RecordBatch(tp, run, self._epoch, self._ends.get(tp)) for tp, run in split.items()]

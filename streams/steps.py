@@ -82,8 +82,6 @@ class Step:
         A longer prediction record becomes a dead letter.
     """
 
-    _decoded_rows = _DECODED_ROWS
-
     def __init__(self, built: BuiltPipeline, position: int, delivery: Delivery, max_output_bytes: int) -> None:
         stage = built.stages[position]
         self._operator: Operator = stage.operator
@@ -128,8 +126,10 @@ class Step:
         values, keys = records.values, records.keys
         timestamps_ms = records.timestamps_ms if self._has_event_time else records.first_timestamps_ms
         priorities = None if self._priority_header is None else read_priorities(records, self._priority_header)
-        for start in range(0, len(records), self._decoded_rows):
-            rows = slice(start, start + self._decoded_rows)
+        end = 0
+        while end < len(records):
+            start, end = end, end + self._rows_to_decode()
+            rows = slice(start, end)
             events = self._codec.decode(
                 values[rows],
                 keys[rows],
@@ -143,6 +143,9 @@ class Step:
             self._reject(settled.rejected, result)
             if len(settled.kept):
                 yield settled.kept
+
+    def _rows_to_decode(self) -> int:
+        return _DECODED_ROWS
 
     def _settle(self, settled: Settled, result: StepResult) -> None:
         self._reject(settled.rejected, result)
@@ -219,13 +222,16 @@ class InferStep(Step):
     ) -> None:
         super().__init__(built, position, delivery, max_output_bytes)
         self._batcher = MicroBatcher(_policy(spec, downstream_s))
-        self._decoded_rows = max(_DECODED_ROWS, spec.max_size)
         self._statistics = self._batcher.statistics
         self._in_flight = spec.in_flight
         self._refresh_at = 0.0
         self._pool = pool
         self._wake = wake
         self._computing: deque[tuple[MicroBatch, Future[tuple[Settled, float]]]] = deque()
+        self._full_rows = spec.max_size * max(1, _DECODED_ROWS // spec.max_size)
+        # With a target or priorities it is not the rows that came first that go first, nor full batches that are best.
+        is_eager = pool is None and spec.target_p99_ms is None and built.spec.source.priority is None
+        self._eager_rows = spec.max_size if is_eager else sys.maxsize
         self._recorder = FlightRecorder(built, position) if built.spec.sink.flight_record else None
 
     @property
@@ -238,10 +244,17 @@ class InferStep(Step):
         result = StepResult()
         if self._batcher.n_rows:
             self._batcher.drop(lambda source: source.ticket.live)
+        until = perf_counter() + _TURN_S
         for events in self._events_of(arrived, result):
             self._batcher.add(events)
-        compute = self._compute_here if self._pool is None else self._compute_in_pool
-        compute(drain, result)
+            # A full batch is computed at once, while its rows are in the processor's cache.
+            while self._batcher.n_rows >= self._eager_rows and perf_counter() < until:
+                if not self._compute_next(drain, result):
+                    break
+        if self._pool is None:
+            self._compute_here(drain, result, until)
+        else:
+            self._compute_in_pool(drain, result)
         result.room_rows = self._batcher.room_rows
         self._statistics.waiting_rows, self._statistics.waiting_bytes = self._batcher.n_rows, self._batcher.n_bytes
         if (now := perf_counter()) >= self._refresh_at:
@@ -250,13 +263,21 @@ class InferStep(Step):
             self._refresh_at = now + _REFRESH_S
         return result
 
-    def _compute_here(self, drain: bool, result: StepResult) -> None:
-        until = perf_counter() + _TURN_S
-        while (micro_batch := self._batcher.take(drain=drain)) is not None:
-            self._finish(micro_batch, *_compute(self._operator, micro_batch.events), result)
-            if perf_counter() >= until:
-                break
+    def _rows_to_decode(self) -> int:
+        # So many that the last micro-batch gets full: what goes whole is not cut and put together again.
+        return self._full_rows - self._batcher.n_rows % self._full_rows
+
+    def _compute_here(self, drain: bool, result: StepResult, until: float) -> None:
+        while self._compute_next(drain, result) and perf_counter() < until:
+            pass
         result.due_in_s = self._batcher.due_in_s()
+
+    def _compute_next(self, drain: bool, result: StepResult) -> bool:
+        micro_batch = self._batcher.take(drain=drain)
+        if micro_batch is None:
+            return False
+        self._finish(micro_batch, *_compute(self._operator, micro_batch.events), result)
+        return True
 
     def _compute_in_pool(self, drain: bool, result: StepResult) -> None:
         assert self._pool is not None
