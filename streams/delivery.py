@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import length_hint
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -113,11 +116,15 @@ class Delivery:
     def _produce_records(self, output: Output) -> None:
         produce, topic = self._producer.produce, output.topic
         if output.headers is None:
-            for key, value in zip(output.keys, output.values, strict=True):
+            keys, values = iter(output.keys), iter(output.values)
+            while True:
                 try:
-                    produce(topic, value, key)
+                    # The loop over the records runs in C.
+                    deque(map(produce, repeat(topic), values, keys), 0)
+                    break
                 except BufferError:
-                    self._produce_when_room(topic, value, key)
+                    at = len(output.values) - length_hint(values) - 1
+                    self._produce_when_room(topic, output.values[at], output.keys[at])
         else:
             for key, value, headers in zip(output.keys, output.values, output.headers, strict=True):
                 self._produce_when_room(topic, value, key, headers=headers)

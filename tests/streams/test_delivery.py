@@ -71,9 +71,12 @@ def test_a_full_queue_is_waited_for(kafka: Any, make_topics: Callable[..., list[
     [topic] = make_topics(kafka, "out")
     delivery = delivery_to(kafka.bootstrap, queue_buffering_max_messages=10)
     [ticket] = open_tickets(500)
-    delivery.produce(output(topic, [b"%d" % i for i in range(500)], ticket))
+    keys, values = [b"key %d" % i for i in range(500)], [b"%d" % i for i in range(500)]
+    delivery.produce(Output(topic, keys, values, [(ticket, 500)]))
     assert delivery.confirm(10) == [(ticket, 500)]
-    assert [record.value for record in read_all(kafka.bootstrap, topic)] == [b"%d" % i for i in range(500)]
+    assert [(record.key, record.value) for record in read_all(kafka.bootstrap, topic)] == list(
+        zip(keys, values, strict=True)
+    )
 
 
 def test_a_refused_record_is_an_error_and_confirms_nothing(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
