@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from modelstream.operators.batch import Column, concat_columns, select_rows
+from modelstream.operators.batch import Column
+from modelstream.operators.columns import concat_columns, select_rows
 
 __all__ = ["AnswerParts", "UniqueRows"]
 

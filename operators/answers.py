@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelstream.models.contract import NUMPY_DTYPES, Column, FieldSpec
-from modelstream.operators.batch import select_rows
+from modelstream.operators.columns import select_rows
 from modelstream.operators.fields import ColumnSpec
 
 __all__ = [

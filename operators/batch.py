@@ -5,34 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import chain, compress
-from typing import Any, TypeVar, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelstream.models.contract import Column
+from modelstream.operators.columns import Rows, concat_columns, select_rows
+from modelstream.operators.late_events import LateEvents
 
 __all__ = [
     "REASONS",
     "CacheState",
     "Column",
     "EventBatch",
+    "Events",
     "Fault",
     "Lineage",
     "ModelOutput",
     "RowStatus",
-    "Rows",
     "Settled",
-    "concat_columns",
     "join_alike",
-    "select_rows",
 ]
 
-_T = TypeVar("_T")
 
-#: Some rows of a batch: indices, a mask, or a slice, which is the fastest.
-Rows = NDArray[Any] | slice
+#: Events, decoded or not yet.
+Events = list[dict[str, Any]] | LateEvents
 
 
 class RowStatus(IntEnum):
@@ -234,33 +232,6 @@ class Settled:
         )
 
 
-@overload
-def select_rows(column: list[_T], rows: Rows) -> list[_T]: ...
-@overload
-def select_rows(column: Column, rows: Rows) -> Column: ...
-def select_rows(column: Column, rows: Rows) -> Column:
-    """Return some rows of a column."""
-    if isinstance(column, np.ndarray):
-        selected: NDArray[Any] = column[rows]
-        return selected
-    if isinstance(rows, slice):
-        return column[rows]
-    if rows.dtype == np.bool_:
-        return list(compress(column, rows.tolist()))
-    return [column[i] for i in rows.tolist()]
-
-
-@overload
-def concat_columns(columns: Sequence[list[_T]]) -> list[_T]: ...
-@overload
-def concat_columns(columns: Sequence[Column]) -> Column: ...
-def concat_columns(columns: Sequence[Column]) -> Column:
-    """Return columns of one kind put one after the other."""
-    if isinstance(columns[0], np.ndarray):
-        return np.concatenate(columns)
-    return list(chain.from_iterable(columns))
-
-
 @dataclass(slots=True)
 class EventBatch:
     """Events of one pipeline step, in columns. One owner at a time; operators may change it in place.
@@ -273,8 +244,8 @@ class EventBatch:
         Event ids.
     event_times : ndarray of datetime64[ms], shape (n_rows,)
         Event times in UTC.
-    events : list of dict
-        The decoded events.
+    events : list of dict, or LateEvents
+        The decoded events; where a pipeline reads but some of their fields, they are decoded when somebody looks.
     lineage : Lineage
         Where each row came from.
     columns : dict of str to Column
@@ -309,7 +280,7 @@ class EventBatch:
     keys: list[bytes | None]
     ids: list[str]
     event_times: NDArray[np.datetime64]
-    events: list[dict[str, Any]]
+    events: Events
     lineage: Lineage
     columns: dict[str, Column] = field(default_factory=dict)
     outputs: dict[str, ModelOutput] = field(default_factory=dict)
@@ -387,7 +358,7 @@ class EventBatch:
             keys=select_rows(self.keys, rows),
             ids=select_rows(self.ids, rows),
             event_times=self.event_times[rows],
-            events=select_rows(self.events, rows),
+            events=self.events.select(rows) if isinstance(self.events, LateEvents) else select_rows(self.events, rows),
             lineage=self.lineage.select(rows),
             columns={name: select_rows(column, rows) for name, column in self.columns.items()},
             outputs={name: output.select(rows) for name, output in self.outputs.items()},
@@ -417,7 +388,7 @@ class EventBatch:
             keys=[key for part in filled for key in part.keys],
             ids=[event_id for part in filled for event_id in part.ids],
             event_times=np.concatenate([part.event_times for part in filled]),
-            events=[event for part in filled for event in part.events],
+            events=LateEvents.concat([part.events for part in filled]),
             lineage=Lineage.concat([part.lineage for part in filled]),
             columns={name: concat_columns([part.columns[name] for part in filled]) for name in first.columns},
             outputs={name: ModelOutput.concat([part.outputs[name] for part in filled]) for name in first.outputs},

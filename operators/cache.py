@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from modelstream.models.contract import ANY_WIDTH
 from modelstream.operators.answer_parts import AnswerParts, UniqueRows
 from modelstream.operators.answers import no_rows
-from modelstream.operators.batch import CacheState, Column, EventBatch, select_rows
+from modelstream.operators.batch import CacheState, Column, EventBatch
 from modelstream.operators.breaker import Breaker
 from modelstream.operators.bypass import Bypass, Level, Spent
 from modelstream.operators.cache_call import CacheCall, OtherLayoutError
 from modelstream.operators.cache_counters import CacheCounters
 from modelstream.operators.cache_entries import AnswerCodec, Answers, row_digests, store_keys
 from modelstream.operators.claims import Claim, Claims
+from modelstream.operators.columns import select_rows
 from modelstream.operators.guarded_store import GuardedStore, Store, StoreNews
 from modelstream.operators.infer import Infer, ModelInputs, ScoringModel
 from modelstream.operators.memory_cache import MemoryCache

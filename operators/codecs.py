@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from modelstream.operators.batch import Column, EventBatch, Fault, Lineage
+from modelstream.operators.batch import Column, EventBatch, Events, Fault, Lineage
 from modelstream.operators.paths import Unfit, find_values, look_up, show, values_at
 from modelstream.operators.rows import SURPRISES, convert_rows
 from modelstream.operators.times import FIRST_MS, LAST_MS, parse_time_ms, parse_times
@@ -44,7 +44,7 @@ class Format(Protocol):
         """The shortest value that is read without a fault: it stands for a record that is not to be read."""
         ...
 
-    def read(self, values: Sequence[bytes], faults: Faults) -> tuple[list[dict[str, Any]], dict[str, Column]]:
+    def read(self, values: Sequence[bytes], faults: Faults) -> tuple[Events, dict[str, Column]]:
         """Return the event of each value, ``{}`` where it is bad, and columns, if the format gives any.
 
         Parameters
@@ -178,9 +178,7 @@ class Codec:
             readable[row] = self.format.blank
         return readable  # type: ignore[return-value]
 
-    def _ids(
-        self, events: list[dict[str, Any]], faults: Faults, default_ids: Callable[[], list[str]] | None
-    ) -> list[str]:
+    def _ids(self, events: Events, faults: Faults, default_ids: Callable[[], list[str]] | None) -> list[str]:
         field = self.event_id
         if field is None:
             return default_ids() if default_ids else list(map(str, range(len(events))))
@@ -190,9 +188,7 @@ class Codec:
             ids[row] = ""
         return ids
 
-    def _times(
-        self, events: list[dict[str, Any]], faults: Faults, record_times: NDArray[np.int64]
-    ) -> NDArray[np.datetime64]:
+    def _times(self, events: Events, faults: Faults, record_times: NDArray[np.int64]) -> NDArray[np.datetime64]:
         field = self.event_time
         if field is None or not events:
             # Clipped: a producer may stamp anything, and a prediction has four digits for the year.
@@ -220,7 +216,7 @@ def _lengths(values: Sequence[bytes | None]) -> NDArray[np.int64]:
         return np.array([len(value or b"") for value in values], np.int64)
 
 
-def _with_stand_ins(events: list[dict[str, Any]], faults: Faults) -> list[dict[str, Any]]:
+def _with_stand_ins(events: Events, faults: Faults) -> Events:
     """Return the events with a sound one for each rejected one, so that those do not slow down what is read next."""
     if not faults:
         return events
@@ -265,7 +261,7 @@ def _time_of(event: dict[str, Any], field: str) -> int:
         raise Unfit("wrong_type", f"field {field!r}: {show(value)} is no event time: {error}") from None
 
 
-def _priorities(events: list[dict[str, Any]], field: str) -> NDArray[np.int8] | None:
+def _priorities(events: Events, field: str) -> NDArray[np.int8] | None:
     """Return the priorities of events; None where all are 0."""
     try:
         values = find_values(events, field)

@@ -12,7 +12,8 @@ import numpy as np
 
 from modelstream.models.contract import ANY_WIDTH, NUMPY_DTYPES, DType, FieldSpec
 from modelstream.models.errors import ConfigError, did_you_mean
-from modelstream.operators.batch import Column, EventBatch, Fault
+from modelstream.operators.batch import Column, EventBatch, Events, Fault
+from modelstream.operators.late_events import LateEvents
 from modelstream.operators.packing import filler, numbers_of, pack, unsound_rows
 from modelstream.operators.paths import Unfit, find_values, look_up, parse_path, path_of_name, show, values_at
 from modelstream.operators.rows import SURPRISES, convert_rows
@@ -133,6 +134,8 @@ def read_column(batch: EventBatch, spec: ColumnSpec, stage: str) -> Column:
     stage : str
         Step id for the faults.
     """
+    if (vectors := _vectors(batch.events, spec)) is not None:
+        return vectors
     try:
         column = pack(_values(batch.events, spec), spec.dtype, spec.width)
     except SURPRISES:
@@ -144,6 +147,18 @@ def read_column(batch: EventBatch, spec: ColumnSpec, stage: str) -> Column:
     if spec.dtype != "bool":
         return column
     return column.view(np.bool_) if isinstance(column, np.ndarray) else [row.view(np.bool_) for row in column]
+
+
+def _vectors(events: Events, spec: ColumnSpec) -> Column | None:
+    """Return the column where its numbers are known without a look at the events, and finite in its dtype."""
+    if not isinstance(events, LateEvents) or spec.width is None or not spec.dtype.startswith("float"):
+        return None
+    numbers = events.fields.get(spec.source)
+    if not isinstance(numbers, np.ndarray) or numbers.shape[1:] != (spec.width,):
+        return None
+    with np.errstate(over="ignore"):
+        column = numbers.astype(spec.dtype)
+    return column if np.isfinite(column).all() else None
 
 
 def _values(events: Sequence[dict[str, Any]], spec: ColumnSpec) -> list[Any]:

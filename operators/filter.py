@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class Filter:
         return mask
 
 
-def _absent(events: list[dict[str, Any]], path: str) -> list[bool]:
+def _absent(events: Sequence[dict[str, Any]], path: str) -> list[bool]:
     try:
         return [value is None for value in find_values(events, path)]
     except Unfit:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from modelstream.models.contract import Column, FieldSpec, merge_fields
 from modelstream.models.errors import ConfigError
 from modelstream.operators.answers import ASKED, Fields, OutputSchema
-from modelstream.operators.batch import EventBatch, RowStatus, select_rows
+from modelstream.operators.batch import EventBatch, RowStatus
 from modelstream.operators.cascade import Cascade
 from modelstream.operators.circuit import Circuit
+from modelstream.operators.columns import select_rows
 from modelstream.operators.dependencies import member_problems, name_problems
 from modelstream.operators.ensemble import Ensemble
 from modelstream.operators.fields import ColumnSpec, read_column
@@ -163,6 +164,11 @@ class Infer:
     def specs(self) -> tuple[ColumnSpec, ...]:
         """The columns that the models read: all that an answer depends on."""
         return self._specs
+
+    @property
+    def fields(self) -> tuple[ColumnSpec, ...]:
+        """Those of them that are fields of the events, where no stage before makes such a column."""
+        return tuple(spec for spec in self._specs if spec.name not in self._earlier)
 
     @property
     def padding(self) -> PaddingCounters:

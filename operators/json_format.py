@@ -9,8 +9,10 @@ from typing import Any
 
 import orjson
 
-from modelstream.operators.batch import Column
+from modelstream.operators.batch import Column, Events
 from modelstream.operators.codecs import SOURCE, Faults
+from modelstream.operators.json_fields import JsonFields
+from modelstream.operators.late_events import LateEvents
 from modelstream.operators.nesting import reject_deeper, too_deep
 from modelstream.operators.paths import Unfit, show
 from modelstream.operators.rows import convert_rows
@@ -36,6 +38,8 @@ class JsonFormat:
         Objects and lists may be nested so deep, 1024 at most; else they are ``too_deep``.
     default : callable, optional
         Makes JSON's types of what `write` finds in an event and does not know.
+    fields : JsonFields, optional
+        Reads all that is read of the events, so that they need not be decoded.
 
     Examples
     --------
@@ -50,6 +54,7 @@ class JsonFormat:
 
     max_depth: int = DEEPEST
     default: Callable[[Any], Any] | None = None
+    fields: JsonFields | None = None
 
     @property
     def name(self) -> str:
@@ -61,8 +66,10 @@ class JsonFormat:
         """An empty object."""
         return b"{}"
 
-    def read(self, values: Sequence[bytes], faults: Faults) -> tuple[list[dict[str, Any]], dict[str, Column]]:
+    def read(self, values: Sequence[bytes], faults: Faults) -> tuple[Events, dict[str, Column]]:
         """Return the events of values, and no columns."""
+        if self.fields is not None and (found := self.fields.read(values)) is not None:
+            return LateEvents(list(values), found), {}
         rejected: dict[str, Any] = {}
         read_one = partial(_read_one, max_depth=self.max_depth)
         events = convert_rows(values, _read_all, read_one, rejected, SOURCE, faults)

@@ -11,8 +11,8 @@ import numpy as np
 from modelstream.models.contract import ANY_WIDTH, Column, FieldSpec
 from modelstream.models.errors import ConfigError, InferenceError, did_you_mean
 from modelstream.operators.answers import Fields, no_rows
-from modelstream.operators.batch import concat_columns, select_rows
 from modelstream.operators.circuit import Circuit
+from modelstream.operators.columns import concat_columns, select_rows
 from modelstream.operators.padding import BUCKET, Padder, PaddingCounters, put_back
 
 __all__ = ["ModelCall", "NamedModel", "ScoringModel"]

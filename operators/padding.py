@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelstream.models.contract import Column
-from modelstream.operators.batch import concat_columns, select_rows
+from modelstream.operators.columns import concat_columns, select_rows
 
 __all__ = ["BUCKET", "Group", "Padder", "PaddingCounters", "put_back"]
 

@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 from modelstream.models.errors import ConfigError
+from modelstream.operators.late_events import LateEvents
 
 __all__ = ["Steps", "Unfit", "find_values", "look_up", "parse_path", "path_of_name", "show", "values_at"]
 
@@ -108,6 +109,8 @@ def values_at(events: Iterable[Mapping[str, Any]], path: str) -> list[Any]:
     >>> values_at([{"a": [{"b": 1}]}, {"a": [{"b": 2}, {}]}], "a[0].b")
     [1, 2]
     """
+    if isinstance(events, LateEvents) and isinstance(known := events.fields.get(path), list):
+        return known.copy()
     first, *steps = parse_path(path)
     values: Iterable[Any] = map(itemgetter(first), events)
     for step in steps:

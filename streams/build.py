@@ -19,6 +19,7 @@ from modelstream.operators.infer import Infer
 from modelstream.operators.operator import Operator, run_isolated
 from modelstream.operators.rules import Rules
 from modelstream.streams.build_infer import ModelLoader, build_infer
+from modelstream.streams.fields_read import find_fields
 from modelstream.streams.formats import make_codec
 from modelstream.streams.functions import FunctionResolver
 from modelstream.streams.infer_spec import CacheSpec
@@ -169,7 +170,7 @@ def build(spec: PipelineSpec, folder: Path, models_dir: Path, redis_url: str | N
             answers |= {name: OutputSchema(fields) for name, fields in answers_of(rules).items()}
     return BuiltPipeline(
         spec=spec,
-        codec=make_codec(spec.source),
+        codec=make_codec(spec.source, find_fields(spec, infers)),
         stages=tuple(BuiltStage(stage.id, operators[i]) for i, stage in enumerate(spec.stages)),
         encoder=PredictionEncoder(_seed_text(spec, operators.values(), infers)),
         models=loader.models,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from modelstream.operators.codecs import Codec, Format
 from modelstream.operators.f32_format import VectorFormat
 from modelstream.operators.fields import ColumnSpec
+from modelstream.operators.json_fields import JsonFields
 from modelstream.operators.json_format import JsonFormat
 from modelstream.operators.msgpack_format import MsgpackFormat
 
@@ -27,8 +29,15 @@ NAMED_FORMATS: Mapping[str, Callable[[int, Callable[[Any], Any] | None], Format]
 }
 
 
-def make_codec(source: SourceSpec) -> Codec:
+def make_codec(source: SourceSpec, fields: JsonFields | None = None) -> Codec:
     """Return what decodes the records of a source.
+
+    Parameters
+    ----------
+    source : SourceSpec
+        The source.
+    fields : JsonFields, optional
+        Reads all that is read of its events.
 
     Examples
     --------
@@ -36,8 +45,9 @@ def make_codec(source: SourceSpec) -> Codec:
     >>> make_codec(SourceSpec(topic="t", format={"f32": 2, "field": "x"})).format
     VectorFormat(width=2, field='x')
     """
+    form = make_format(source.format, source.max_depth)
     return Codec(
-        make_format(source.format, source.max_depth),
+        form if fields is None or not isinstance(form, JsonFormat) else replace(form, fields=fields),
         max_record_bytes=source.max_record_bytes,
         event_id=source.event_id,
         event_time=source.event_time,
