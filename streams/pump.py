@@ -33,6 +33,9 @@ _FATAL_CODES = frozenset(
     }
 )
 
+# Records whose objects are taken apart together. Of more, the first ones are no longer in the processor's cache.
+_TAKEN_TOGETHER = 1024
+
 
 class Pump:
     """Reads the assigned partitions. Used on the data thread only.
@@ -77,14 +80,30 @@ class Pump:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        messages: list[Message] = self._consumer.consume(self._max_records - 1, 0)
-        messages.insert(0, first)
-        if len(messages) - list(map(Message.error, messages)).count(None):
+        batches: dict[TP, RecordBatch] = {}
+        messages, n_records, wanted = [first], 0, min(_TAKEN_TOGETHER, self._max_records)
+        messages += self._consumer.consume(wanted - 1, 0)
+        while messages:
+            n_records += len(messages)
+            self._sort_into(batches, messages)
+            if len(messages) < wanted:
+                break
+            wanted = min(_TAKEN_TOGETHER, self._max_records - n_records)
+            messages = self._consumer.consume(wanted, 0) if wanted else []
+        self._ends.update((tp, batch.end_offset) for tp, batch in batches.items())
+        return list(batches.values())
+
+    def _sort_into(self, batches: dict[TP, RecordBatch], messages: list[Message]) -> None:
+        """Add records to the batches of their partitions."""
+        if list(map(Message.error, messages)).count(None) < len(messages):
             messages = [message for message in messages if not self._is_error(message)]
-        split = split_by_partition(messages, self._topics) if messages else {}
-        batches = [RecordBatch(tp, run, self._epoch, self._ends.get(tp)) for tp, run in split.items()]
-        self._ends.update((batch.tp, batch.end_offset) for batch in batches)
-        return batches
+            if not messages:
+                return
+        for tp, run in split_by_partition(messages, self._topics).items():
+            if tp in batches:
+                batches[tp].add(run)
+            else:
+                batches[tp] = RecordBatch(tp, run, self._epoch, self._ends.get(tp))
 
     def close(self) -> None:
         """Let go of the broker."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
@@ -39,51 +39,83 @@ class RecordBatch:
     tp : TP
         Topic and partition.
     messages : list of confluent_kafka.Message
-        The records as librdkafka gave them; not empty.
+        The first records as librdkafka gave them; not empty.
     epoch : int
         The assignment they were fetched under.
     follows : int or None
         Where the batch before it ended; None for the first of its partition in this epoch.
     """
 
-    __slots__ = ("_messages", "end_offset", "epoch", "follows", "n_bytes", "n_rows", "ticket", "tp", "unsent")
+    __slots__ = (
+        "_headers",
+        "_needed",
+        "_offsets",
+        "_timestamps_ms",
+        "end_offset",
+        "epoch",
+        "follows",
+        "keys",
+        "n_bytes",
+        "n_rows",
+        "ticket",
+        "tp",
+        "unsent",
+        "values",
+    )
 
     def __init__(self, tp: TP, messages: list[Message], epoch: int, follows: int | None = None) -> None:
         self.tp = tp
         self.epoch = epoch
         self.follows = follows
-        self.n_rows = len(messages)
-        self.n_bytes = sum(map(len, messages))
-        self.end_offset: int = messages[-1].offset() + 1
-        self._messages = messages
+        self.n_rows = self.n_bytes = 0
+        #: Values of the records.
+        self.values: list[bytes | None] = []
+        #: Keys of the records.
+        self.keys: list[bytes | None] = []
+        self._timestamps_ms: list[NDArray[np.int64]] = []
+        self._offsets: list[NDArray[np.int64]] = []
+        # Of each record; none where no record has any.
+        self._headers: list[Headers | None] = []
         #: Rows that have not been handed to the producer yet.
-        self.unsent = len(messages)
+        self.unsent = 0
+        # The same, by the data thread's count: so many rows may still need their original bytes.
+        self._needed = 0
         #: Set when an agent takes the batch up.
         self.ticket: Ticket | None = None
+        self.add(messages)
 
     def __len__(self) -> int:
         return self.n_rows
 
-    @property
-    def values(self) -> list[bytes | None]:
-        """Values of the records."""
-        return list(map(Message.value, self._messages))
+    def add(self, messages: list[Message]) -> None:
+        """Append records that follow; before the batch is used.
 
-    @property
-    def keys(self) -> list[bytes | None]:
-        """Keys of the records."""
-        return list(map(Message.key, self._messages))
+        Their objects are taken apart at once, a few at a time, while they are in the processor's cache.
+        """
+        n = len(messages)
+        headers = read_headers(messages)
+        if self._headers or headers.count(None) < n:
+            self._headers = [*(self._headers or [None] * self.n_rows), *headers]
+        self.values += map(Message.value, messages)
+        self.keys += map(Message.key, messages)
+        self._timestamps_ms.append(np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, n))
+        self._offsets.append(np.fromiter(map(Message.offset, messages), np.int64, n))
+        self.end_offset: int = messages[-1].offset() + 1
+        self.n_bytes += sum(map(len, messages))
+        self.n_rows += n
+        self.unsent += n
+        self._needed += n
 
     @property
     def timestamps_ms(self) -> NDArray[np.int64]:
         """Timestamps of the records, in milliseconds since 1970, as their producers or the broker set them."""
-        return np.fromiter(map(itemgetter(1), map(Message.timestamp, self._messages)), np.int64, self.n_rows)
+        return _as_one(self._timestamps_ms)
 
     @property
     def first_timestamps_ms(self) -> NDArray[np.int64]:
         """As `timestamps_ms`, but of a redriven record that of the record it was at first."""
-        times = self.timestamps_ms
-        for row, headers in _redriven(self._messages):
+        times = self.timestamps_ms.copy() if self._headers else self.timestamps_ms
+        for row, headers in self._redriven():
             first = as_count(headers.get(FIRST_TIMESTAMP))
             if first is not None:
                 times[row] = first
@@ -92,43 +124,48 @@ class RecordBatch:
     def default_ids(self, rows: slice = slice(None)) -> list[str]:
         """Return ids for events that carry none: where the record stands in Kafka, or stood before it was redriven."""
         topic, partition = self.tp
-        messages = self._messages[rows]
-        ids = [f"{topic}/{partition}/{message.offset()}" for message in messages]
-        for row, headers in _redriven(messages):
-            ids[row] = (headers[ORIGIN] or b"").decode("utf-8", "replace")
+        ids = [f"{topic}/{partition}/{offset}" for offset in _as_one(self._offsets)[rows].tolist()]
+        first = rows.start or 0
+        for row, headers in self._redriven():
+            if first <= row < first + len(ids):
+                ids[row - first] = (headers[ORIGIN] or b"").decode("utf-8", "replace")
         return ids
 
     @property
     def headers(self) -> list[Headers | None]:
         """Headers of each record, None where it has none."""
-        return read_headers(self._messages)
+        return self._headers or [None] * self.n_rows
 
     def record(self, index: int) -> SourceRecord:
         """Return one record, for its dead letter."""
-        message = self._messages[index]
         return SourceRecord(
-            topic=message.topic(),
-            partition=message.partition(),
-            offset=message.offset(),
-            timestamp_ms=message.timestamp()[1],
-            key=message.key(),
-            value=message.value(),
-            headers=read_headers([message])[0] or [],
+            topic=self.tp.topic,
+            partition=self.tp.partition,
+            offset=int(_as_one(self._offsets)[index]),
+            timestamp_ms=int(self.timestamps_ms[index]),
+            key=self.keys[index],
+            value=self.values[index],
+            headers=self.headers[index] or [],
         )
 
-    def let_go(self) -> None:
-        """Drop the records: no row needs its original bytes any more."""
-        self._messages = []
+    def let_go(self, n_rows: int) -> None:
+        """Note that so many rows more need their original bytes no longer; with the last one they are dropped."""
+        self._needed -= n_rows
+        if not self._needed:
+            self.values, self.keys, self._headers = [], [], []
+
+    def _redriven(self) -> Iterator[tuple[int, dict[str, bytes | None]]]:
+        """Yield the records that were dead letters once: the row of each, and its headers by name."""
+        for row, found in enumerate(self._headers):
+            if found and ORIGIN in (by_name := dict(found)):
+                yield row, by_name
 
 
-def _redriven(messages: Sequence[Message]) -> Iterator[tuple[int, dict[str, bytes | None]]]:
-    """Yield the records that were dead letters once: the row of each, and its headers by name."""
-    headers = read_headers(messages)
-    if headers.count(None) == len(headers):
-        return
-    for row, found in enumerate(headers):
-        if found and ORIGIN in (by_name := dict(found)):
-            yield row, by_name
+def _as_one(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the only part, once all are put together."""
+    if len(parts) > 1:
+        parts[:] = [np.concatenate(parts)]
+    return parts[0]
 
 
 def split_by_partition(messages: list[Message], topics: Collection[str]) -> dict[TP, list[Message]]:

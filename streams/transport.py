@@ -88,7 +88,6 @@ class BatchConsumer(driver.Consumer):
         """Note that rows have been handed to the producer, or need no output; with the last one there is new room."""
         batch.unsent -= n_rows
         if batch.unsent == 0:
-            batch.let_go()
             self._window.leave(batch)
 
     def finish(self, ticket: Ticket, n_rows: int) -> None:

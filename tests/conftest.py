@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from itertools import count
 from types import SimpleNamespace
@@ -29,6 +30,11 @@ class Broker(Protocol):
     def bootstrap(self) -> str:
         """``HOST:PORT``."""
         ...
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C reach the processes that tests start: a shell's background jobs are told to ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
