@@ -15,6 +15,7 @@
     └── DependencyError             something outside is away                       (transient)
         ├── CacheUnavailable
         └── BrokerUnavailable       exit code 1
+            └── BrokerRefused       waiting does not help: a login, a certificate or a right is missing
 
 *Permanent* failures would fail again: the row goes to the dead-letter topic. *Transient* ones are retried, and
 end the worker when the retries are used up; nothing is committed past them.
@@ -26,6 +27,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "BrokerRefused",
     "BrokerUnavailable",
     "CacheUnavailable",
     "ConfigError",
@@ -161,3 +163,7 @@ class BrokerUnavailable(DependencyError):
         self.bootstrap = bootstrap
         self.problem = problem
         super().__init__(f"broker {bootstrap}: {problem}")
+
+
+class BrokerRefused(BrokerUnavailable):
+    """Kafka does not let us in, or not do what we ask; someone has to mend a setting or grant a right."""

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 import faust
+from confluent_kafka.admin import AclOperation
 from faust.transport.drivers import TRANSPORTS
 from mode.utils.objects import cached_property
 
@@ -27,6 +28,7 @@ from modelstream.streams.agents import WAITING_BATCHES, StageAgent, attach_agent
 from modelstream.streams.batch_stream import BatchStream, RecordBatchSchema
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.caching import cache_settings, warn_if_away
+from modelstream.streams.cluster import Cluster
 from modelstream.streams.delivery import Delivery
 from modelstream.streams.ledger import Ticket
 from modelstream.streams.pipeline import load_pipeline
@@ -285,6 +287,14 @@ def app_from_environment() -> App:
     if cache is not None:
         warn_if_away(cache)
     settings = BrokerSettings.resolve(option=None, in_file=built.spec.broker, environ=os.environ)
+    if settings.has_login:
+        # aiokafka would try a wrong password again and again.
+        cluster, read, write = Cluster(settings), [AclOperation.READ], [AclOperation.WRITE]
+        cluster.partition_counts([])
+        source, sink = built.spec.source, built.spec.sink
+        cluster.require_access(
+            {source.topic: read, sink.topic: write, sink.dead_letter: write}, group=built.spec.pipeline
+        )
     return create_app(built, settings)
 
 

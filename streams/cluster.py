@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AclOperation, AdminClient, ClusterMetadata, NewTopic
 
-from modelstream.models.errors import BrokerUnavailable
+from modelstream.models.errors import BrokerRefused, BrokerUnavailable
+from modelstream.streams.access import require_access
+from modelstream.streams.refusal import is_refusal, unavailable
 from modelstream.streams.settings import BrokerSettings
 
 __all__ = ["SILENT_LOGGER", "Cluster"]
 
 # How long one request may take. With the connection attempts before it, still well below what a person waits for.
 _REQUEST_TIMEOUT_S = 8.0
+
+# How long an answer is waited for before looking whether the broker has refused us, which no request is told; together
+# the time of one request.
+_LOOKS_S = (1.0, 2.0, 5.0)
+
+_FORBIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
 #: For librdkafka clients whose exceptions say what it would tell on standard error.
 SILENT_LOGGER = logging.getLogger("modelstream.silent")
@@ -35,11 +42,13 @@ class Cluster:
 
     def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
-        self._last_error: KafkaError | None = None
-        self._admin = AdminClient({**settings.librdkafka(), "error_cb": self._on_error}, logger=SILENT_LOGGER)
-
-    def _on_error(self, error: KafkaError) -> None:
-        self._last_error = error
+        # Errors of connections; those of requests are raised.
+        self._errors: list[KafkaError] = []
+        if settings.tokens is not None:
+            # Its error is clear here; from within librdkafka it would be one of many, after a while.
+            settings.tokens.token()
+        config = {**settings.librdkafka(), "error_cb": self._errors.append}
+        self._admin = AdminClient(config, logger=SILENT_LOGGER)
 
     def partition_counts(self, topics: Iterable[str]) -> dict[str, int | None]:
         """Return how many partitions each topic has, None where there is no such topic.
@@ -47,18 +56,36 @@ class Cluster:
         Raises
         ------
         BrokerUnavailable
-            If the broker does not answer in time, or does not let us in.
+            If the broker does not answer in time.
+        BrokerRefused
+            If it does not let us in.
         """
         wanted = list(topics)
-        try:
-            # All topics at once: asking for one by name would create it where auto-creation is on.
-            known = self._admin.list_topics(timeout=_REQUEST_TIMEOUT_S).topics
-        except KafkaException as error:
-            raise self._unavailable(error.args[0]) from None
+        # All topics at once: asking for one by name would create it where auto-creation is on.
+        known = self._metadata().topics
         return {
             name: len(known[name].partitions) if name in known and known[name].error is None else None
             for name in wanted
         }
+
+    def require_access(self, topics: Mapping[str, Collection[AclOperation]], group: str | None = None) -> None:
+        """Ask whether the broker will let us do with topics what we are to do, and read as a member of a group.
+
+        Parameters
+        ----------
+        topics : mapping of str to collection of AclOperation
+            What is to be done with each.
+        group : str, optional
+            The consumer group.
+
+        Raises
+        ------
+        BrokerRefused
+            If a right is missing.
+        """
+        # Without a login there is nobody to grant rights to; and the embedded broker knows of none.
+        if self._settings.has_login:
+            require_access(self._admin, self._settings, topics, group, _REQUEST_TIMEOUT_S)
 
     def create_topics(self, partitions: Mapping[str, int], *, replication_factor: int = -1) -> list[str]:
         """Create the topics that are not there yet, and wait until the cluster knows them. Return which were created.
@@ -81,6 +108,10 @@ class Cluster:
             try:
                 future.result(timeout=_REQUEST_TIMEOUT_S)
             except KafkaException as error:
+                if error.args[0].code() in _FORBIDDEN:
+                    raise BrokerRefused(
+                        self._settings.bootstrap, f"{self._settings.principal} may not CREATE topic {name!r}"
+                    ) from None
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise BrokerUnavailable(
                         self._settings.bootstrap, f"cannot create topic {name!r}: {error.args[0].str()}"
@@ -105,13 +136,13 @@ class Cluster:
                 )
             time.sleep(0.05)
 
-    def _unavailable(self, error: KafkaError) -> BrokerUnavailable:
-        # The error of the request says only that it timed out; the last connection error says why.
-        cause = error
-        with contextlib.suppress(KafkaException):
-            self._admin.poll(0)
-        if self._last_error is not None and error.code() == KafkaError._TRANSPORT:
-            cause = self._last_error
-        return BrokerUnavailable(
-            self._settings.bootstrap, f"no answer within {_REQUEST_TIMEOUT_S:.0f} s ({cause.str()})"
-        )
+    def _metadata(self) -> ClusterMetadata:
+        for look_s in _LOOKS_S:
+            try:
+                return self._admin.list_topics(timeout=look_s)
+            except KafkaException as error:
+                failure = error.args[0]
+                self._admin.poll(0)
+            if any(map(is_refusal, self._errors)):
+                break
+        raise unavailable(self._settings, failure, self._errors, sum(_LOOKS_S))

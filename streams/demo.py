@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -193,6 +193,7 @@ def run_demo(
     on_progress: Callable[[Progress], None],
     *,
     worker_options: Sequence[str] = (),
+    worker_environ: Mapping[str, str] | None = None,
     keep_values: bool = False,
 ) -> tuple[Summary, Tally]:
     """Run the flights through a worker and count what comes out.
@@ -209,6 +210,8 @@ def run_demo(
         Called some times a second.
     worker_options : sequence of str
         Further options of ``modelstream run``.
+    worker_environ : mapping of str to str, optional
+        Its environment; that of this process by default.
     keep_values : bool
         Whether the tally keeps every prediction's values.
 
@@ -234,7 +237,7 @@ def run_demo(
     options = [f"--set={key}={value}" for key, value in overrides.items()]
     arguments = [str(pipeline), "--broker", settings.bootstrap, *options, *worker_options]
     try:
-        with WorkerProcess(arguments) as worker:
+        with WorkerProcess(arguments, worker_environ) as worker:
             worker.wait_until_ready()
             producing = _Producing(settings, topics["events"], records, tally.sent_at_ms)
             stats = _follow(settings, topics["predictions"], worker, producing, tally, on_progress, keep_values)

@@ -77,7 +77,8 @@ class RedisSettings:
         Raises
         ------
         ConfigError
-            The URL or another value is wrong; the message shows neither the URL nor a secret.
+            The URL or another value is wrong, or ``--redis`` holds a password; the message shows neither the URL nor
+            a secret.
         """
         found = first_given(
             ("--redis", option), ("MODELSTREAM_REDIS", environ.get("MODELSTREAM_REDIS")), ("redis", in_file)
@@ -87,12 +88,23 @@ class RedisSettings:
         path, url = found
         if problem := redis_problem(url):
             raise ConfigError(path, problem)
+        if option and _holds_login(url):
+            raise ConfigError(
+                path,
+                "user name and password do not belong on a command line, where others see them; "
+                f"set MODELSTREAM_REDIS to this URL, or {_PREFIX}PASSWORD, or {_PREFIX}PASSWORD_FILE",
+            )
         return cls(_with_login(url, path, environ))
 
     def __repr__(self) -> str:
         # redis-py takes a password before the @ or in the query. Greedy: a password may itself hold an @.
         shown = re.sub(r"\?.*", "?***", re.sub(r"^([\w+]+://).*@", r"\1***@", self.url))
         return f"RedisSettings(url={shown!r})"
+
+
+def _holds_login(url: str) -> bool:
+    parts = urlsplit(url)
+    return "@" in parts.netloc or "password" in parts.query
 
 
 def _with_login(url: str, path: str, environ: Mapping[str, str]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,6 +35,8 @@ class WorkerProcess:
     ----------
     arguments : sequence of str
         Arguments of ``modelstream run``.
+    environ : mapping of str to str, optional
+        Its environment; that of this process by default.
 
     Examples
     --------
@@ -45,8 +48,9 @@ class WorkerProcess:
             worker.stop()
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
         self._arguments = list(arguments)
+        self._environ = dict(os.environ if environ is None else environ)
         self._port = free_port()
 
     def _command(self) -> list[str]:
@@ -54,7 +58,9 @@ class WorkerProcess:
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+        self._process = subprocess.Popen(
+            self._command(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=self._environ
+        )
         return self
 
     def __exit__(
@@ -122,7 +128,7 @@ class WorkerProcess:
             return None
         return found if isinstance(found, dict) else None
 
-    def log_tail(self) -> str:
+    def log_tail(self, n_lines: int = 15) -> str:
         """Return the last lines that the worker wrote."""
         self._log.seek(0)
-        return "".join(self._log.readlines()[-15:])
+        return "".join(self._log.readlines()[-n_lines:])

@@ -16,6 +16,7 @@ from redis import Redis
 from support.kafka_server import ApacheKafka, KafkaUnavailable, resolve_jars
 from support.kafka_tools import create_topic, delete_topics
 from support.redis_server import RedisServer
+from support.secured_kafka import PASSWORDS, SecuredKafka
 
 from modelstream.streams.embedded import EmbeddedBroker
 
@@ -39,7 +40,9 @@ def pytest_configure() -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fetch Kafka's jars before the first test: a slow network must not count against a test's timeout."""
-    wanted = any({"kafka", "start_kafka"} & set(getattr(item, "fixturenames", ())) for item in session.items)
+    wanted = any(
+        {"kafka", "start_kafka", "secured_kafka"} & set(getattr(item, "fixturenames", ())) for item in session.items
+    )
     if wanted and not session.config.option.collectonly and "MODELSTREAM_TEST_KAFKA" not in os.environ:
         with contextlib.suppress(KafkaUnavailable):  # the fixture says it
             resolve_jars()
@@ -79,6 +82,16 @@ def kafka(request: pytest.FixtureRequest) -> Broker:
     with _skipped_without_kafka():
         request.config.stash[_KAFKA] = ApacheKafka().start()
     return request.config.stash[_KAFKA]
+
+
+@pytest.fixture(scope="module")
+def secured_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """An Apache Kafka with TLS, logins and access control lists; its plain address lets the tests' tools do all."""
+    with _skipped_without_kafka():
+        kafka = SecuredKafka(tmp_path_factory.mktemp("certificates"), PASSWORDS)
+    with kafka:
+        kafka.make_scram_users()
+        yield kafka
 
 
 @pytest.fixture

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from confluent_kafka.admin import AclOperation
 
-from modelstream.models.errors import BrokerUnavailable, ConfigError, DependencyError, ModelLoadError, ModelStreamError
+from modelstream.models.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    ConfigError,
+    DependencyError,
+    ModelLoadError,
+    ModelStreamError,
+)
 from modelstream.streams.cluster import Cluster
 from modelstream.streams.pipeline import Pipeline, load_pipeline
 from modelstream.streams.settings import BrokerSettings
@@ -79,7 +87,14 @@ def broker_settings(option: str | None, in_file: str | None) -> BrokerSettings:
 
 
 def require_topics(
-    settings: BrokerSettings, spec: PipelineSpec, pipeline: Path, only: Collection[str] | None = None
+    settings: BrokerSettings,
+    spec: PipelineSpec,
+    pipeline: Path,
+    *,
+    reads: Collection[str] = (),
+    writes: Collection[str] = (),
+    group: str | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, int]:
     """Return the numbers of partitions of the pipeline's topics.
 
@@ -91,23 +106,37 @@ def require_topics(
         The pipeline.
     pipeline : Path
         Its file, for the advice.
+    reads, writes : collection of str
+        Paths of the topics that are to be read and written, as ``sink.dead_letter``: the broker must allow it.
+    group : str, optional
+        The consumer group to read in: the broker must allow that too.
     only : collection of str, optional
-        Paths of the topics that are needed, as ``sink.dead_letter``; by default all.
+        Paths of the topics that must be there; by default all.
 
     Raises
     ------
     ConfigError
         If a topic does not exist; the engine never leaves that to the broker's defaults.
+    BrokerRefused
+        If the broker does not let us in, or not do this.
     """
     topics = {
         "source.topic": spec.source.topic,
         "sink.topic": spec.sink.topic,
         "sink.dead_letter": spec.sink.dead_letter,
     }
-    topics = {path: topic for path, topic in topics.items() if only is None or path in only}
-    counts = Cluster(settings).partition_counts(topics.values())
+    uses: dict[str, list[AclOperation]] = {}
+    for operation, paths in ((AclOperation.READ, reads), (AclOperation.WRITE, writes)):
+        for path in paths:
+            uses.setdefault(topics[path], []).append(operation)
+    if only is not None:
+        topics = {path: topic for path, topic in topics.items() if path in only}
+    cluster = Cluster(settings)
+    counts = cluster.partition_counts(topics.values())
+    cluster.require_access(uses, group)
     for path, topic in topics.items():
-        if counts[topic] is None:
+        # A login does not see the topics that it has no right to, and need not have one to those it does not use.
+        if counts[topic] is None and (topic in uses or not settings.has_login):
             raise ConfigError(
                 path,
                 f"no topic {topic!r} on {settings.bootstrap}; "
@@ -139,7 +168,9 @@ def run_command(group: click.Group) -> None:
 
 def _say_error(error: ModelStreamError) -> None:
     hint = ""
-    if isinstance(error, BrokerUnavailable):
+    if isinstance(error, BrokerRefused):
+        pass  # it says what to mend
+    elif isinstance(error, BrokerUnavailable):
         hint = "\nIs Kafka running there? Name another with --broker HOST:PORT or MODELSTREAM_BROKER."
     elif isinstance(error, DependencyError):
         hint = "\nIt may be back soon; start again then."

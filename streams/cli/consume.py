@@ -72,7 +72,8 @@ def command(
     spec = read_pipeline(pipeline, overrides).spec
     topic = spec.sink.dead_letter if dead_letters else spec.sink.topic
     settings = broker_settings(broker, spec.broker)
-    require_topics(settings, spec, pipeline)
+    read = "sink.dead_letter" if dead_letters else "sink.topic"
+    require_topics(settings, spec, pipeline, reads=[read], group=group)
     what = "dead letter" if dead_letters else "prediction"
     endless = number is None and not until_end
     output = sys.stdout.buffer

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
@@ -52,15 +53,24 @@ def command(events: int | None, broker: str | None, redis: str | None, verify: b
     records = _records(events)
     console = Console(stderr=True)
     with ExitStack() as stack:
+        environ = dict(os.environ)
         if broker is None:
             console.print("starting the embedded broker …")
             broker = stack.enter_context(EmbeddedBroker()).bootstrap
-        cached = _cache_options(redis, console, stack)
-        settings = BrokerSettings.resolve(option=broker, in_file=None, environ={})
+            environ = _without("MODELSTREAM_KAFKA_", environ)  # how to be let in elsewhere
+        settings = BrokerSettings.resolve(option=broker, in_file=None, environ=environ)
+        cache = _cache_url(redis, environ, console, stack)
+        environ = _without("MODELSTREAM_REDIS", environ)
+        options = []
+        if cache is not None:
+            # Not on the worker's command line: the URL may hold a password.
+            environ["MODELSTREAM_REDIS"] = cache
+            options = ["--set=stages[2].infer.cache.ttl_s=300"]
         show = _shown_on(console, len(records), stack)
         summary, tally = run_demo(
-            settings, example / "pipeline.yaml", records, show, worker_options=cached, keep_values=verify
-        )
+            settings, example / "pipeline.yaml", records, show,
+            worker_options=options, worker_environ=environ, keep_values=verify,
+        )  # fmt: skip
     _print(summary)
     if json_file is not None:
         json_file.write_bytes(summary.to_json() + b"\n")
@@ -72,17 +82,21 @@ def command(events: int | None, broker: str | None, redis: str | None, verify: b
     sys.exit(EXIT_FAILED if problems else 0)
 
 
-def _cache_options(redis: str | None, console: Console, stack: ExitStack) -> list[str]:
-    """Return the options with which the worker keeps answers; none where there is no Redis to keep them in."""
+def _without(prefix: str, environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if not name.startswith(prefix)}
+
+
+def _cache_url(redis: str | None, environ: Mapping[str, str], console: Console, stack: ExitStack) -> str | None:
+    """Return where the worker keeps answers; None where there is no Redis to keep them in."""
     if redis is None:
         try:
-            redis = stack.enter_context(EmbeddedCache()).url
+            return stack.enter_context(EmbeddedCache()).url
         except ConfigError as error:  # with a broker of one's own the extra may be missing, and a cache need not be
             console.print(f"going on without a cache: {error}")
-            return []
-    settings = RedisSettings.resolve(option=redis, in_file=None, environ={})
+            return None
+    settings = RedisSettings.resolve(option=redis, in_file=None, environ=environ)
     assert settings is not None
-    return ["--redis", settings.url, "--set=stages[2].infer.cache.ttl_s=300"]
+    return settings.url
 
 
 def _records(limit: int | None) -> list[tuple[bytes | None, bytes]]:

@@ -112,9 +112,16 @@ class DeadLetterTopics:
 
 
 def find_topics(
-    pipeline: Path, broker: str | None, overrides: tuple[str, ...], *paths: str, wanted: LetterFilter | None = None
+    pipeline: Path,
+    broker: str | None,
+    overrides: tuple[str, ...],
+    *paths: str,
+    wanted: LetterFilter | None = None,
+    writes: Sequence[str] = (),
 ) -> DeadLetterTopics:
     """Return the topics of a pipeline file, once those at the given paths are known to be there.
+
+    The dead letters must be open to be read, and the topics at the paths of `writes` to be written.
 
     Raises
     ------
@@ -126,7 +133,7 @@ def find_topics(
         _check_known("reason", wanted.reasons, REASONS)
         _check_known("stage", wanted.stages, ["source", *(stage.id for stage in spec.stages), "sink"])
     settings = broker_settings(broker, spec.broker)
-    counts = require_topics(settings, spec, pipeline, only=paths)
+    counts = require_topics(settings, spec, pipeline, reads=["sink.dead_letter"], writes=writes, only=paths)
     of_vectors = not isinstance(spec.source.format, str)
     return DeadLetterTopics(settings, spec.sink.dead_letter, spec.source.topic, counts, of_vectors)
 

@@ -66,7 +66,8 @@ def redrive_letters(
     Key, value, headers, partition and order are the original ones. An event that fails again becomes a new
     dead letter with one more attempt. Ctrl-C is safe: what was sent is marked, and the next redrive sends the rest.
     """
-    topics = find_topics(pipeline, broker, overrides, "source.topic", "sink.dead_letter", wanted=wanted)
+    paths = ("source.topic", "sink.dead_letter")
+    topics = find_topics(pipeline, broker, overrides, *paths, wanted=wanted, writes=() if dry_run else paths)
     run = _Redrive(topics, wanted, number, max_attempts, again, progress=not no_progress)
     if dry_run:
         run.rehearse()

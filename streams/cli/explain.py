@@ -48,7 +48,7 @@ def command(
     """
     spec = read_pipeline(pipeline, overrides).spec
     settings = broker_settings(broker, spec.broker)
-    require_topics(settings, spec, pipeline)
+    require_topics(settings, spec, pipeline, reads=["sink.topic"])
     records = read_topic(settings, spec.sink.topic, from_beginning=True, until_end=True)
     every = (explanation for batch in records for explanation in explanations(batch, wanted))
     latest = nlargest(number, every, key=attrgetter("timestamp_ms", "offset"))

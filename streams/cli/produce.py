@@ -90,7 +90,7 @@ def command(
     source = spec.source
     events = open_events(path, file_format, source.key, as_is=as_is, source_format=source.format)
     settings = broker_settings(broker, spec.broker)
-    require_topics(settings, spec, pipeline)
+    require_topics(settings, spec, pipeline, writes=["source.topic"])
     _produce(settings, spec.source.topic, events, rate=rate, limit=limit, progress=not no_progress)
 
 

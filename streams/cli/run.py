@@ -71,7 +71,9 @@ def command(
     built = described.build(redis_url=cache.url if cache else None)
     spec = built.spec
     settings = broker_settings(broker, spec.broker)
-    counts = require_topics(settings, spec, pipeline)
+    counts = require_topics(
+        settings, spec, pipeline, reads=["source.topic"], writes=["sink.topic", "sink.dead_letter"], group=spec.pipeline
+    )
     for model in built.models:
         for note in model.notes:
             logger.warning("model %s@%s: %s", model.name, model.version, note)

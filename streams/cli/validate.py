@@ -68,7 +68,9 @@ def _check_topics(pipeline: Path, spec: PipelineSpec, broker: str | None, offlin
     if not (broker or os.environ.get("MODELSTREAM_BROKER") or spec.broker):
         return "not asked; none is named"
     settings = broker_settings(broker, spec.broker)
-    counts = require_topics(settings, spec, pipeline)
+    counts = require_topics(
+        settings, spec, pipeline, reads=["source.topic"], writes=["sink.topic", "sink.dead_letter"], group=spec.pipeline
+    )
     return f"{settings.bootstrap}, has " + ", ".join(
         f"{topic} ({counted(n, 'partition')})" for topic, n in counts.items()
     )

@@ -62,7 +62,8 @@ class TestBroker:
             ),
             (
                 {**SASL, "MODELSTREAM_KAFKA_SASL_MECHANISM": "GSSAPI"},
-                "MODELSTREAM_KAFKA_SASL_MECHANISM: must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, not 'GSSAPI'",
+                "MODELSTREAM_KAFKA_SASL_MECHANISM: must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER, "
+                "not 'GSSAPI'",
             ),
             (
                 {**SASL, "MODELSTREAM_KAFKA_SASL_PASSWORD": ""},

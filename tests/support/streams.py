@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
@@ -69,9 +70,9 @@ class KnownStream:
             _PIPELINE.format(group=self.group, source=self.source, sink=self.sink, dead=self.dead), encoding="utf-8"
         )
 
-    def worker(self, *options: str) -> WorkerProcess:
+    def worker(self, *options: str, broker: str | None = None, **environ: str) -> WorkerProcess:
         """Return a worker on this pipeline, not started yet."""
-        return WorkerProcess([str(self.file), "--broker", self.bootstrap, *options])
+        return WorkerProcess([str(self.file), "--broker", broker or self.bootstrap, *options], os.environ | environ)
 
     def script(self, file: Path) -> WorkerProcess:
         """Return a process that runs a Python file on this pipeline, not started yet."""

@@ -11,7 +11,7 @@ from redis import Redis
 from rich.console import Console
 
 from modelstream.models.errors import ConfigError
-from modelstream.streams.cli.demo import _cache_options
+from modelstream.streams.cli.demo import _cache_url
 from modelstream.streams.embedded import EmbeddedCache
 
 
@@ -35,10 +35,10 @@ def test_without_an_embedded_cache_it_goes_on(monkeypatch):
     monkeypatch.setattr(EmbeddedCache, "find_binary", nothing_installed)
     written = io.StringIO()
     with contextlib.ExitStack() as stack:
-        assert _cache_options(None, Console(file=written), stack) == []
+        assert _cache_url(None, {}, Console(file=written), stack) is None
     assert "going on without a cache: no embedded cache is installed" in written.getvalue()
 
 
 def test_a_redis_that_is_none_is_refused():
     with contextlib.ExitStack() as stack, pytest.raises(ConfigError, match="--redis: must be a URL"):
-        _cache_options("localhost", Console(file=io.StringIO()), stack)
+        _cache_url("localhost", {}, Console(file=io.StringIO()), stack)

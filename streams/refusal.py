@@ -1,0 +1,91 @@
+"""Why a broker cannot be reached or does not let us in, in one message that says what to mend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaError
+
+from modelstream.models.errors import BrokerRefused, BrokerUnavailable
+from modelstream.streams.settings import BrokerSettings
+
+__all__ = ["is_refusal", "unavailable"]
+
+_PREFIX = "MODELSTREAM_KAFKA_"
+_LOGIN_CODES = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError.ILLEGAL_SASL_STATE,
+    }
+)
+# What librdkafka puts around a broker's own words: an address and a kind of error before, a duration after.
+_FRAME = re.compile(r"^\w+://\S+: (SASL authentication error: )?|( \(after .*\))$")
+
+
+def is_refusal(error: KafkaError) -> bool:
+    """Whether an error of a connection is a broker's answer, which asking again does not change."""
+    return error.code() in _LOGIN_CODES or error.code() == KafkaError._SSL or "SSL" in error.str()
+
+
+def unavailable(
+    settings: BrokerSettings, failure: KafkaError, errors: Iterable[KafkaError], timeout_s: float
+) -> BrokerUnavailable:
+    """Return the error of a request that got no answer.
+
+    Parameters
+    ----------
+    settings : BrokerSettings
+        Where Kafka is.
+    failure : KafkaError
+        That of the request, which says only that there was no answer.
+    errors : iterable of KafkaError
+        Those of connections, which say why.
+    timeout_s : float
+        How long it was tried, in seconds.
+    """
+    known = list(errors)
+    for error in known:
+        if error.code() in _LOGIN_CODES:
+            return BrokerRefused(
+                settings.bootstrap,
+                f"does not let {settings.principal} in: {_own_words(error)}; {_login_advice(settings)}",
+            )
+    for error in known:
+        if is_refusal(error):
+            return BrokerRefused(settings.bootstrap, _tls_problem(settings, _own_words(error)))
+    telling = [error for error in known if error.code() != KafkaError._ALL_BROKERS_DOWN]
+    if known and not telling and failure.code() == KafkaError._TRANSPORT:
+        # Connections were made and closed again, which librdkafka tells nobody.
+        return BrokerRefused(
+            settings.bootstrap,
+            f"closes the connection; {_PREFIX}SECURITY_PROTOCOL is {settings.security_protocol}: "
+            "is that what this port of the broker wants?",
+        )
+    cause = telling[-1] if telling and failure.code() == KafkaError._TRANSPORT else failure
+    return BrokerUnavailable(settings.bootstrap, f"no answer within {timeout_s:.0f} s ({cause.str()})")
+
+
+def _own_words(error: KafkaError) -> str:
+    return _FRAME.sub("", error.str())
+
+
+def _login_advice(settings: BrokerSettings) -> str:
+    if settings.tokens is not None:
+        return f"its token is of {settings.tokens!r}"
+    return f"look at {_PREFIX}SASL_USERNAME, {_PREFIX}SASL_PASSWORD and {_PREFIX}SASL_MECHANISM"
+
+
+def _tls_problem(settings: BrokerSettings, words: str) -> str:
+    if "alert" in words:  # sent by the broker
+        advice = "" if settings.tls.certificate_location else ", and none is named"
+        return f"does not accept this client's certificate, {_PREFIX}SSL_CERTIFICATE_LOCATION{advice} ({words})"
+    if "verify failed" in words:
+        reason = settings.tls.handshake_problem(settings.bootstrap) or "it could not be verified"
+        return (
+            f"its certificate is not trusted: {reason}; {_PREFIX}SSL_CA_LOCATION names the certificates to trust, "
+            f"and {_PREFIX}SSL_ENDPOINT_IDENTIFICATION_ALGORITHM=none does without the host's name"
+        )
+    return f"no TLS connection: {words}"
