@@ -11,7 +11,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, ClusterMetadata, Ne
 
 from modelstream.models.errors import BrokerRefused, BrokerUnavailable
 from modelstream.streams.access import require_access
-from modelstream.streams.refusal import is_refusal, unavailable
+from modelstream.streams.refusal import is_refused, unavailable
 from modelstream.streams.settings import BrokerSettings
 
 __all__ = ["SILENT_LOGGER", "Cluster"]
@@ -137,12 +137,14 @@ class Cluster:
             time.sleep(0.05)
 
     def _metadata(self) -> ClusterMetadata:
+        waited_s = 0.0
         for look_s in _LOOKS_S:
+            waited_s += look_s
             try:
                 return self._admin.list_topics(timeout=look_s)
             except KafkaException as error:
                 failure = error.args[0]
                 self._admin.poll(0)
-            if any(map(is_refusal, self._errors)):
+            if is_refused(self._errors, waited_s):
                 break
         raise unavailable(self._settings, failure, self._errors, sum(_LOOKS_S))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from confluent_kafka import KafkaError
 
 from modelstream.models.errors import BrokerRefused, BrokerUnavailable
 from modelstream.streams.settings import BrokerSettings
 
-__all__ = ["is_refusal", "unavailable"]
+__all__ = ["is_refused", "unavailable"]
 
 _PREFIX = "MODELSTREAM_KAFKA_"
 _LOGIN_CODES = frozenset(
@@ -21,17 +21,27 @@ _LOGIN_CODES = frozenset(
         KafkaError.ILLEGAL_SASL_STATE,
     }
 )
+# How long connections may be closed again at once, as by what stands before a broker that is just starting.
+_CLOSING_S = 3.0
 # What librdkafka puts around a broker's own words: an address and a kind of error before, a duration after.
 _FRAME = re.compile(r"^\w+://\S+: (SASL authentication error: )?|( \(after .*\))$")
 
 
-def is_refusal(error: KafkaError) -> bool:
-    """Whether an error of a connection is a broker's answer, which asking again does not change."""
-    return error.code() in _LOGIN_CODES or error.code() == KafkaError._SSL or "SSL" in error.str()
+def is_refused(errors: Sequence[KafkaError], waited_s: float) -> bool:
+    """Whether errors of connections are a broker's answer, which asking again does not change.
+
+    Parameters
+    ----------
+    errors : sequence of KafkaError
+        What there has been until now.
+    waited_s : float
+        For how long, in seconds.
+    """
+    return any(map(_is_refusal, errors)) or (_only_closes(errors) and waited_s >= _CLOSING_S)
 
 
 def unavailable(
-    settings: BrokerSettings, failure: KafkaError, errors: Iterable[KafkaError], timeout_s: float
+    settings: BrokerSettings, failure: KafkaError, errors: Sequence[KafkaError], timeout_s: float
 ) -> BrokerUnavailable:
     """Return the error of a request that got no answer.
 
@@ -41,24 +51,22 @@ def unavailable(
         Where Kafka is.
     failure : KafkaError
         That of the request, which says only that there was no answer.
-    errors : iterable of KafkaError
+    errors : sequence of KafkaError
         Those of connections, which say why.
     timeout_s : float
         How long it was tried, in seconds.
     """
-    known = list(errors)
-    for error in known:
+    for error in errors:
         if error.code() in _LOGIN_CODES:
             return BrokerRefused(
                 settings.bootstrap,
                 f"does not let {settings.principal} in: {_own_words(error)}; {_login_advice(settings)}",
             )
-    for error in known:
-        if is_refusal(error):
+    for error in errors:
+        if _is_refusal(error):
             return BrokerRefused(settings.bootstrap, _tls_problem(settings, _own_words(error)))
-    telling = [error for error in known if error.code() != KafkaError._ALL_BROKERS_DOWN]
-    if known and not telling and failure.code() == KafkaError._TRANSPORT:
-        # Connections were made and closed again, which librdkafka tells nobody.
+    telling = [error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
+    if _only_closes(errors):
         return BrokerRefused(
             settings.bootstrap,
             f"closes the connection; {_PREFIX}SECURITY_PROTOCOL is {settings.security_protocol}: "
@@ -66,6 +74,15 @@ def unavailable(
         )
     cause = telling[-1] if telling and failure.code() == KafkaError._TRANSPORT else failure
     return BrokerUnavailable(settings.bootstrap, f"no answer within {timeout_s:.0f} s ({cause.str()})")
+
+
+def _is_refusal(error: KafkaError) -> bool:
+    return error.code() in _LOGIN_CODES or error.code() == KafkaError._SSL or "SSL" in error.str()
+
+
+def _only_closes(errors: Sequence[KafkaError]) -> bool:
+    # That a broker takes connections and closes them again, librdkafka tells only its log.
+    return bool(errors) and all(error.code() == KafkaError._ALL_BROKERS_DOWN for error in errors)
 
 
 def _own_words(error: KafkaError) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from confluent_kafka.admin import AclOperation
+from support.certificates import Authority
+from support.kafka_tools import create_topic
+from support.runs import Run, assert_told
 from support.secured_kafka import OPERATOR, PASSWORDS, SecuredKafka
-from support.streams import KnownStream
+from support.streams import KnownStream, Outcome
 from support.token_endpoint import TokenEndpoint
 
 from modelstream.streams.worker_process import WorkerProcess
@@ -111,30 +115,56 @@ def assert_no_secret(text: str, endpoint: TokenEndpoint) -> None:
         assert secret not in text
 
 
-@pytest.mark.parametrize("mechanism", ["mTLS", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"])
-def test_a_worker_reads_and_writes(
-    mechanism: str,
-    ways: dict[str, Access],
-    secured_kafka: SecuredKafka,
-    stream: KnownStream,
-    endpoint: TokenEndpoint,
-) -> None:
-    way = ways[mechanism]
-    allow_worker(secured_kafka, way.principal, stream)
-    stream.send(range(500))
-    with stream.worker("--log-level=debug", broker=secured_kafka.address(way.listener), **way.environ) as worker:
-        stream.wait_until_committed(worker)
-        pages = "".join(map(str, (worker.stats(), *web_pages(worker))))
-        worker.stop()
-        log = worker.log_tail(1_000_000)
-    assert stream.outcome(range(500)).is_clean
+MECHANISMS = ("mTLS", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+
+
+class WorkerRun(NamedTuple):
+    """What a worker did, and all that it said."""
+
+    outcome: Outcome
+    log: str
+    pages: str
+
+
+@pytest.fixture(scope="module")
+def worker_runs(
+    ways: dict[str, Access], secured_kafka: SecuredKafka, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, WorkerRun]:
+    """Run one worker for each mechanism, all at once: most of a short run is waiting."""
+    streams = {}
+    with ExitStack() as stack:
+        workers = {}
+        for mechanism in MECHANISMS:
+            way = ways[mechanism]
+            names = [f"{mechanism.lower()}-{role}" for role in ("events", "predictions", "dead", "group")]
+            for topic in names[:3]:
+                create_topic(secured_kafka.bootstrap, topic, 2)
+            stream = KnownStream(secured_kafka.bootstrap, tmp_path_factory.mktemp(mechanism), *names)
+            allow_worker(secured_kafka, way.principal, stream)
+            stream.send(range(500))
+            worker = stream.worker("--log-level=debug", broker=secured_kafka.address(way.listener), **way.environ)
+            streams[mechanism], workers[mechanism] = stream, stack.enter_context(worker)
+        runs = {}
+        for mechanism, worker in workers.items():
+            streams[mechanism].wait_until_committed(worker)
+            pages = "".join(web_pages(worker))
+            worker.stop()
+            runs[mechanism] = WorkerRun(streams[mechanism].outcome(range(500)), worker.log_tail(1_000_000), pages)
+        return runs
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_worker_reads_and_writes(mechanism: str, worker_runs: dict[str, WorkerRun], endpoint: TokenEndpoint) -> None:
+    run = worker_runs[mechanism]
+    assert run.outcome.is_clean
     # The log is really that of level debug, with aiokafka's requests in it.
-    assert "JoinGroupRequest" in log
-    assert_no_secret(log + pages, endpoint)
-    assert mechanism != "OAUTHBEARER" or endpoint.forms[-1] == {
-        "grant_type": ["client_credentials"],
-        "scope": ["kafka"],
-    }
+    assert "JoinGroupRequest" in run.log
+    assert '"predictions":500' in run.pages.replace(" ", "")
+    assert_no_secret(run.log + run.pages, endpoint)
+
+
+def test_tokens_are_asked_for_with_their_scope(worker_runs: dict[str, WorkerRun], endpoint: TokenEndpoint) -> None:
+    assert {"grant_type": ["client_credentials"], "scope": ["kafka"]} in endpoint.forms
 
 
 def web_pages(worker: WorkerProcess) -> Iterator[str]:
@@ -145,3 +175,106 @@ def web_pages(worker: WorkerProcess) -> Iterator[str]:
         except urllib.error.HTTPError as error:
             with error:
                 yield error.read().decode()
+
+
+class Refusal(NamedTuple):
+    """A way in that is changed so that it is none, and what the message must name."""
+
+    way: str
+    change: dict[str, str]
+    named: tuple[str, ...]
+    listener: str | None = None
+
+
+REFUSALS = {
+    "wrong password, SCRAM": Refusal(
+        "SCRAM-SHA-512",
+        {"SASL_PASSWORD": "wr0ng", "SASL_PASSWORD_FILE": ""},
+        ("does not let User:worker in", "invalid credentials", f"{PREFIX}SASL_PASSWORD"),
+    ),
+    "wrong password, PLAIN": Refusal(
+        "PLAIN",
+        {"SASL_PASSWORD": "wr0ng", "SASL_PASSWORD_FILE": ""},
+        ("does not let User:worker in", "Invalid username or password"),
+    ),
+    "untrusted authority": Refusal(
+        "SCRAM-SHA-512", {"SSL_CA_LOCATION": "STRANGER"}, ("not trusted", "local issuer certificate", "SSL_CA_LOCATION")
+    ),
+    "another host name": Refusal(
+        "SCRAM-SHA-512",
+        {},
+        ("not trusted", "127.0.0.1", f"{PREFIX}SSL_ENDPOINT_IDENTIFICATION_ALGORITHM=none"),
+        "ENCRYPTED by number",
+    ),
+    "no certificate of the client": Refusal(
+        "mTLS",
+        {"SSL_CERTIFICATE_LOCATION": "", "SSL_KEY_LOCATION": "", "SSL_KEY_PASSWORD_FILE": ""},
+        ("does not accept this client's certificate", f"{PREFIX}SSL_CERTIFICATE_LOCATION, and none is named"),
+    ),
+    "no TLS on a listener with it": Refusal(
+        "none", {}, ("closes the connection", f"{PREFIX}SECURITY_PROTOCOL is PLAINTEXT"), "ENCRYPTED"
+    ),
+    "no login on a listener with it": Refusal(
+        "none", {}, ("closes the connection", f"{PREFIX}SECURITY_PROTOCOL is PLAINTEXT"), "OPEN"
+    ),
+    "TLS on a listener without": Refusal("SCRAM-SHA-512", {}, ("no TLS connection", "PLAINTEXT"), "OPEN"),
+    "wrong client secret": Refusal(
+        "OAUTHBEARER",
+        {"SASL_OAUTHBEARER_CLIENT_SECRET": "wr0ng", "SASL_OAUTHBEARER_CLIENT_SECRET_FILE": ""},
+        ("SASL_OAUTHBEARER_CLIENT_ID", "'reader' no token", "401 invalid_client"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS.values(), ids=REFUSALS)
+def test_who_is_not_let_in_is_told_why(
+    case: Refusal,
+    ways: dict[str, Access],
+    secured_kafka: SecuredKafka,
+    stream: KnownStream,
+    endpoint: TokenEndpoint,
+    run_here: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    way = ways.get(case.way, Access("ENCRYPTED", {}, ""))
+    stranger = str(Authority(tmp_path, "stranger").certificate)
+    change = {PREFIX + name: value.replace("STRANGER", stranger) for name, value in case.change.items()}
+    for name, value in (way.environ | change).items():
+        monkeypatch.setenv(name, value)
+    listener, _, by_number = (case.listener or way.listener).partition(" ")
+    address = secured_kafka.address(listener)
+    if by_number:
+        address = address.replace("localhost", "127.0.0.1")
+    run = run_here(stream.file, "--broker", address, "--log-level", "debug")
+    code = 2 if case.way == "OAUTHBEARER" else 1
+    assert_told(run, code, *case.named)
+    assert "wr0ng" not in run.stderr
+    assert_no_secret(run.stderr, endpoint)
+
+
+@pytest.mark.parametrize(
+    "missing", [("source",), ("sink",), ("dead",), ("group",), ("source", "sink", "dead", "group")]
+)
+def test_who_lacks_a_right_is_told_which(
+    missing: tuple[str, ...],
+    ways: dict[str, Access],
+    secured_kafka: SecuredKafka,
+    stream: KnownStream,
+    run_here: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    way = ways["SCRAM-SHA-512"]
+    allow_worker(secured_kafka, way.principal, stream, *(getattr(stream, name) for name in missing))
+    for name, value in way.environ.items():
+        monkeypatch.setenv(name, value)
+    rights = {
+        "source": f"READ topic '{stream.source}'",
+        "sink": f"WRITE topic '{stream.sink}'",
+        "dead": f"WRITE topic '{stream.dead}'",
+        "group": f"READ group '{stream.group}'",
+    }
+    message = "User:worker may not " + " or ".join(rights[name] for name in missing) + "; an ACL"
+    for command in ("run", "validate"):
+        run = run_here(stream.file, "--broker", secured_kafka.address(way.listener), command=command)
+        assert_told(run, 1, message)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from support.onnx_factory import affine, write_model
+from support.runs import Run, assert_told
 
-from modelstream.streams.cli.main import main
 from modelstream.streams.embedded import free_port
 
 #: Far beyond the 15 s within which every start fails; a hang fails its test instead of the session.
@@ -30,14 +28,6 @@ stages:
 sink: {topic: trial.predictions, dead_letter: trial.dead}
 """
 FUNCTION = "  - {id: made, extract: 'functions:make'}\n"
-
-
-class Run(NamedTuple):
-    """How a start ended."""
-
-    code: int
-    stdout: str
-    stderr: str
 
 
 class Case(NamedTuple):
@@ -156,25 +146,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def run_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Run]]:
-    """Run ``modelstream run`` in this process: it ends before it would start a worker."""
-    root = logging.getLogger()
-    level, handlers, on_sigterm = root.level, root.handlers[:], signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: object) -> Run:
-        monkeypatch.setattr(sys, "argv", ["modelstream", "run", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert isinstance(ended.value.code, int)
-        return Run(ended.value.code, *capfd.readouterr())
-
-    monkeypatch.delenv("MODELSTREAM_BROKER", raising=False)
-    yield run
-    signal.signal(signal.SIGTERM, on_sigterm)
-    root.handlers[:], root.level = handlers, level
-
-
 def run_process(*arguments: object) -> Run:
     """Run ``modelstream run`` as a user does."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MODELSTREAM_")}
@@ -183,17 +154,6 @@ def run_process(*arguments: object) -> Run:
         stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE_S, env=environment, text=True, check=False,
     )  # fmt: skip
     return Run(done.returncode, done.stdout, done.stderr)
-
-
-def assert_told(run: Run, code: int, *named: str) -> None:
-    """Assert that a start ended with this code and one message, which names all of these."""
-    assert run.code == code, run.stderr
-    assert run.stdout == ""
-    assert "Traceback" not in run.stderr, run.stderr
-    assert run.stderr.count("modelstream: error: ") == 1, run.stderr
-    message = run.stderr.partition("modelstream: error: ")[2]
-    for part in named:
-        assert part in message, run.stderr
 
 
 def _break(folder: Path, case: Case) -> None:
