@@ -12,6 +12,7 @@ import threading
 from types import FrameType
 
 import faust
+from aiokafka.errors import KafkaError
 
 from modelstream.models.errors import ModelStreamError
 from modelstream.streams.app import App
@@ -25,6 +26,14 @@ _THREADS_GRACE_S = 1.0
 
 # Where aiokafka and librdkafka log.
 _CLIENTS = ("aiokafka", "modelstream.streams.pump", "modelstream.streams.delivery")
+
+# How Faust and mode report a crash, each with a traceback; `run_worker` raises its one reason.
+_CRASH_REPORTS = (
+    "Crashed reason=",
+    "We experienced a crash",
+    "Got exception: %r\nCurrent assignment",
+    "Error while stopping child",
+)
 
 # How long the same message of theirs is not shown again: short enough to see that the trouble goes on.
 _REPEAT_AFTER_S = 10.0
@@ -52,7 +61,10 @@ class _NoiseFilter(logging.Filter):
         text = str(record.msg)
         if text.startswith("[^") and record.levelno <= logging.INFO:
             return False
-        return "Crashed reason=" not in text and "We experienced a crash" not in text
+        if record.name == "asyncio" and isinstance(record.exc_info, tuple):
+            # Tasks of aiokafka end by its errors, which it has logged, and nobody asks them.
+            return not isinstance(record.exc_info[1], KafkaError)
+        return not any(report in text for report in _CRASH_REPORTS)
 
 
 class _RepeatFilter(logging.Filter):

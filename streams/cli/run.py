@@ -87,8 +87,9 @@ def command(
     if web_port is not None:
         app.conf.web_port, app.web_port_is_chosen = web_port, True
     logger.info(
-        "%s: %s[%s] -> %s on %s", spec.pipeline, spec.source.topic,
+        "%s: %s[%s] -> %s on %s%s", spec.pipeline, spec.source.topic,
         counted(counts[spec.source.topic], "partition"), spec.sink.topic, settings.bootstrap,
+        f" as {settings.principal}" if settings.has_login else "",
     )  # fmt: skip
     code = 0
     try:

@@ -78,6 +78,15 @@ def test_a_login_from_the_environment(tmp_path: Path) -> None:
     assert url("unix:///run/redis.sock", MODELSTREAM_REDIS_PASSWORD="x") == "unix://:x@/run/redis.sock"
 
 
+@pytest.mark.parametrize("text", ["redis://:s3cret@a/0", "redis://a/0?password=s3cret"])
+def test_a_password_does_not_stand_on_a_command_line(text: str) -> None:
+    assert url(MODELSTREAM_REDIS=text) == text
+    with pytest.raises(ConfigError) as caught:
+        url(text)
+    assert str(caught.value).startswith("--redis: user name and password do not belong on a command line")
+    assert "s3cret" not in str(caught.value)
+
+
 def test_certificates_from_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "ca.crt"
     file.write_text("")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from faust.auth import SASLCredentials, SSLCredentials
+from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.overrides import apply_overrides
@@ -26,6 +26,16 @@ SASL = {
 
 def broker(option: str | None = None, in_file: str | None = None, **environ: str) -> BrokerSettings:
     return BrokerSettings.resolve(option=option, in_file=in_file, environ=environ)
+
+
+OAUTH = {
+    "MODELSTREAM_BROKER": "kafka:9092",
+    "MODELSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    "MODELSTREAM_KAFKA_SASL_MECHANISM": "oauthbearer",
+    "MODELSTREAM_KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL": "https://login.example.com/token?key=s3cret",
+    "MODELSTREAM_KAFKA_SASL_OAUTHBEARER_CLIENT_ID": "reader",
+    "MODELSTREAM_KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET": "s3cret",
+}
 
 
 class TestBroker:
@@ -91,6 +101,47 @@ class TestBroker:
                 {"option": "a:1", "MODELSTREAM_KAFKA_SSL_CA_LOCATION": "/nowhere"},
                 "MODELSTREAM_KAFKA_SSL_CA_LOCATION: no such file: /nowhere",
             ),
+            (
+                {"option": "a:1", "MODELSTREAM_KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM": "none"},
+                "MODELSTREAM_KAFKA_SECURITY_PROTOCOL: TLS is set up, but PLAINTEXT does not use it",
+            ),
+            (
+                {**SASL, "MODELSTREAM_KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM": ""}
+                | OAUTH
+                | {"MODELSTREAM_KAFKA_SASL_MECHANISM": "PLAIN"},
+                "MODELSTREAM_KAFKA_SASL_MECHANISM: tokens are set up, but PLAIN does not use them",
+            ),
+            (
+                {**SASL, "MODELSTREAM_KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM": "no"},
+                "MODELSTREAM_KAFKA_SSL_ENDPOINT_IDENTIFICATION_ALGORITHM: must be https, or none where the broker's "
+                "certificate need not name its host, not 'no'",
+            ),
+            (
+                {**SASL, "MODELSTREAM_KAFKA_SSL_KEY_PASSWORD": "s3cret"},
+                "MODELSTREAM_KAFKA_SSL_CERTIFICATE_LOCATION: is not set, but the key of a certificate is",
+            ),
+            (
+                {**SASL, **OAUTH},
+                "MODELSTREAM_KAFKA_SASL_MECHANISM: OAUTHBEARER takes tokens, no user name and no password",
+            ),
+            (
+                {
+                    "option": "a:1",
+                    "MODELSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+                    "MODELSTREAM_KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+                },
+                "MODELSTREAM_KAFKA_SASL_MECHANISM: OAUTHBEARER needs "
+                "MODELSTREAM_KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL and "
+                "MODELSTREAM_KAFKA_SASL_OAUTHBEARER_CLIENT_ID and MODELSTREAM_KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET",
+            ),
+            (
+                {**OAUTH, "MODELSTREAM_KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET": ""},
+                "MODELSTREAM_KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET: is not set; OAUTHBEARER needs it",
+            ),
+            (
+                {**OAUTH, "MODELSTREAM_KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL": "https://me:s3cret@host/token"},
+                "MODELSTREAM_KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL: must be https://HOST/PATH, without a login",
+            ),
         ],
     )
     def test_wrong_settings_give_one_clear_message(self, arguments: dict[str, Any], message: str) -> None:
@@ -121,6 +172,21 @@ class TestBroker:
         assert credentials.protocol.value == "SASL_SSL"
         assert isinstance(credentials.ssl_context, ssl.SSLContext)
 
+    def test_tokens_for_both_clients(self) -> None:
+        settings = broker(**OAUTH)
+        config = settings.librdkafka()
+        assert settings.tokens is not None
+        assert config.pop("oauth_cb") == settings.tokens.for_librdkafka
+        assert config == {
+            "bootstrap.servers": "kafka:9092",
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanism": "OAUTHBEARER",
+        }
+        credentials = settings.faust()
+        assert isinstance(credentials, OAuthCredentials)
+        assert credentials.protocol.value == "SASL_SSL"
+        assert settings.principal == "User:reader"
+
     def test_sasl_without_encryption_is_plain_by_default(self) -> None:
         environ = {**SASL, "MODELSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT"}
         del environ["MODELSTREAM_KAFKA_SASL_MECHANISM"]
@@ -143,9 +209,10 @@ class TestBroker:
         assert broker(**environ).password == "s3cret"
 
     def test_secrets_are_not_shown(self) -> None:
-        settings = broker(**SASL)
-        assert "s3cret" not in f"{settings!r} {settings}"
-        assert "worker" in repr(settings)
+        for environ, user in ((SASL, "worker"), (OAUTH, "reader")):
+            settings = broker(**environ)
+            assert "s3cret" not in f"{settings!r} {settings} {settings.faust()!r}"
+            assert user in repr(settings)
 
     @pytest.mark.parametrize("bootstrap", ["a:1", "a:1,b:2", "a:1, b:2", "[::1]:9092", "10.0.0.1:65535"])
     def test_addresses(self, bootstrap: str) -> None:

@@ -125,7 +125,8 @@ class SecuredKafka(ApacheKafka):
 
     def forbid(self, principal: str, kind: str, name: str) -> None:
         """Take back all that was allowed a principal with this topic or group."""
-        for future in admin_client(self.bootstrap).delete_acls([_all_of(principal, kind, name)]).values():
+        admin = admin_client(self.bootstrap)
+        for future in admin.delete_acls([_all_of(principal, kind, name)]).values():
             assert future.result(DEADLINE_S)
 
 
