@@ -65,24 +65,26 @@ def unavailable(
     for error in errors:
         if _is_refusal(error):
             return BrokerRefused(settings.bootstrap, _tls_problem(settings, _own_words(error)))
-    telling = [error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
     if _only_closes(errors):
         return BrokerRefused(
             settings.bootstrap,
             f"closes the connection; {_PREFIX}SECURITY_PROTOCOL is {settings.security_protocol}: "
             "is that what this port of the broker wants?",
         )
+    telling = [error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
     cause = telling[-1] if telling and failure.code() == KafkaError._TRANSPORT else failure
     return BrokerUnavailable(settings.bootstrap, f"no answer within {timeout_s:.0f} s ({cause.str()})")
 
 
 def _is_refusal(error: KafkaError) -> bool:
-    return error.code() in _LOGIN_CODES or error.code() == KafkaError._SSL or "SSL" in error.str()
+    return error.code() in _LOGIN_CODES or error.code() == KafkaError._SSL or "SSL routines" in error.str()
 
 
 def _only_closes(errors: Sequence[KafkaError]) -> bool:
-    # That a broker takes connections and closes them again, librdkafka tells only its log.
-    return bool(errors) and all(error.code() == KafkaError._ALL_BROKERS_DOWN for error in errors)
+    # That a broker takes connections and closes them again, librdkafka mostly tells only its log.
+    return bool(errors) and all(
+        error.code() == KafkaError._ALL_BROKERS_DOWN or "Disconnected" in error.str() for error in errors
+    )
 
 
 def _own_words(error: KafkaError) -> str:
@@ -96,7 +98,7 @@ def _login_advice(settings: BrokerSettings) -> str:
 
 
 def _tls_problem(settings: BrokerSettings, words: str) -> str:
-    if "alert" in words:  # sent by the broker
+    if "alert" in words and ("certificate" in words or "unknown ca" in words):  # sent by the broker
         advice = "" if settings.tls.certificate_location else ", and none is named"
         return f"does not accept this client's certificate, {_PREFIX}SSL_CERTIFICATE_LOCATION{advice} ({words})"
     if "verify failed" in words:

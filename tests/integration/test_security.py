@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,7 @@ class Access(NamedTuple):
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[TokenEndpoint]:
-    with TokenEndpoint("reader", CLIENT_SECRET) as endpoint:
+    with TokenEndpoint("reader", CLIENT_SECRET, life_s=4) as endpoint:
         yield endpoint
 
 
@@ -135,7 +136,10 @@ class WorkerRun(NamedTuple):
 
 @pytest.fixture(scope="module")
 def worker_runs(
-    ways: dict[str, Access], secured_kafka: SecuredKafka, tmp_path_factory: pytest.TempPathFactory
+    ways: dict[str, Access],
+    secured_kafka: SecuredKafka,
+    endpoint: TokenEndpoint,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, WorkerRun]:
     """Run one worker for each mechanism, all at once: most of a short run is waiting."""
     streams = {}
@@ -161,13 +165,24 @@ def worker_runs(
             address = secured_kafka.address(way.listener)
             worker = stream.worker(*options, broker=address, **way.environ, **cache)
             streams[mechanism], workers[mechanism] = stream, stack.enter_context(worker)
-        runs = {}
         for mechanism, worker in workers.items():
             streams[mechanism].wait_until_committed(worker)
-            pages = "".join(web_pages(worker))
-            worker.stop()
-            runs[mechanism] = WorkerRun(streams[mechanism].outcome(range(500)), worker.log_tail(1_000_000), pages)
-        return runs
+        # Kafka closes a connection whose token has expired, unless it is given another one meanwhile.
+        wait_for(lambda: len(endpoint.tokens) > 2, "another token", workers["OAUTHBEARER"])
+        streams["OAUTHBEARER"].send(range(500, 600))
+        streams["OAUTHBEARER"].wait_until_committed(workers["OAUTHBEARER"])
+        pages = {mechanism: "".join(web_pages(worker)) for mechanism, worker in workers.items()}
+        outcomes = {m: each.outcome(range(600 if m == "OAUTHBEARER" else 500)) for m, each in streams.items()}
+        # One worker loses its right to be in the group.
+        closed = workers.pop("SCRAM-SHA-512")
+        secured_kafka.forbid("User:worker", "group", streams["SCRAM-SHA-512"].group)
+        streams["SCRAM-SHA-512"].send(range(500, 600))
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(WorkerProcess.stop, workers.values()))
+        with pytest.raises(WorkerFailed, match="ended with code 1"):
+            wait_for(lambda: False, "the end", closed)
+        logs = {m: worker.log_tail(1_000_000) for m, worker in {**workers, "SCRAM-SHA-512": closed}.items()}
+        return {m: WorkerRun(outcomes[m], logs[m], pages[m]) for m in MECHANISMS}
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -176,7 +191,7 @@ def test_a_worker_reads_and_writes(mechanism: str, worker_runs: dict[str, Worker
     assert run.outcome.is_clean
     # The log is really that of level debug, with aiokafka's requests in it.
     assert "JoinGroupRequest" in run.log
-    assert '"predictions":500' in run.pages.replace(" ", "")
+    assert f'"predictions":{run.outcome.predictions.total()}' in run.pages.replace(" ", "")
     assert_no_secret(run.log + run.pages, endpoint)
 
 
@@ -186,8 +201,16 @@ def test_redis_lets_in_who_has_its_password(worker_runs: dict[str, WorkerRun]) -
     assert refused in worker_runs["PLAIN"].log
 
 
-def test_tokens_are_asked_for_with_their_scope(worker_runs: dict[str, WorkerRun], endpoint: TokenEndpoint) -> None:
+def test_tokens_are_replaced_before_they_expire(worker_runs: dict[str, WorkerRun], endpoint: TokenEndpoint) -> None:
+    assert worker_runs["OAUTHBEARER"].outcome.is_clean
     assert {"grant_type": ["client_credentials"], "scope": ["kafka"]} in endpoint.forms
+    assert len(endpoint.tokens) > 2
+
+
+def test_a_group_that_is_closed_ends_the_worker(worker_runs: dict[str, WorkerRun]) -> None:
+    log = worker_runs["SCRAM-SHA-512"].log
+    assert log.count("modelstream: error: ") == 1
+    assert "User:worker may no longer READ group 'scram-sha-512-group'" in log.partition("modelstream: error: ")[2]
 
 
 def web_pages(worker: WorkerProcess) -> Iterator[str]:
@@ -240,7 +263,9 @@ REFUSALS = {
     "no login on a listener with it": Refusal(
         "none", {}, ("closes the connection", f"{PREFIX}SECURITY_PROTOCOL is PLAINTEXT"), "OPEN"
     ),
-    "TLS on a listener without": Refusal("SCRAM-SHA-512", {}, ("no TLS connection", "PLAINTEXT"), "OPEN"),
+    "TLS on a listener without": Refusal(
+        "SCRAM-SHA-512", {}, ("closes the connection", f"{PREFIX}SECURITY_PROTOCOL is SASL_SSL"), "OPEN"
+    ),
     "wrong client secret": Refusal(
         "OAUTHBEARER",
         {"SASL_OAUTHBEARER_CLIENT_SECRET": "wr0ng", "SASL_OAUTHBEARER_CLIENT_SECRET_FILE": ""},
@@ -300,43 +325,6 @@ def test_who_lacks_a_right_is_told_which(
     for command in ("run", "validate"):
         run = run_here(stream.file, "--broker", secured_kafka.address(way.listener), command=command)
         assert_told(run, 1, message)
-
-
-def test_tokens_that_expire_are_replaced_while_a_worker_runs(
-    ways: dict[str, Access], secured_kafka: SecuredKafka, stream: KnownStream
-) -> None:
-    way = ways["OAUTHBEARER"]
-    allow_worker(secured_kafka, way.principal, stream)
-    with TokenEndpoint("reader", CLIENT_SECRET, life_s=3) as endpoint:
-        environ = way.environ | {f"{PREFIX}SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL": endpoint.url}
-        with stream.worker("--log-level=info", broker=secured_kafka.address(way.listener), **environ) as worker:
-            worker.wait_until_ready()
-            # Kafka closes a connection whose token has expired, unless it is given another one meanwhile.
-            for expired in (1, 2):
-                wait_for(lambda expired=expired: len(endpoint.tokens) > expired, "another token", worker)
-                stream.send(range(100 * expired, 100 * expired + 100))
-                stream.wait_until_committed(worker)
-            worker.stop()
-    assert stream.outcome(range(100, 300)).is_clean
-
-
-def test_a_group_that_is_closed_ends_the_worker(
-    ways: dict[str, Access], secured_kafka: SecuredKafka, stream: KnownStream
-) -> None:
-    way = ways["SCRAM-SHA-512"]
-    allow_worker(secured_kafka, way.principal, stream)
-    with stream.worker(broker=secured_kafka.address(way.listener), **way.environ) as worker:
-        stream.send(range(100))
-        stream.wait_until_committed(worker)
-        secured_kafka.forbid(way.principal, "group", stream.group)
-        stream.send(range(100, 200))
-        with pytest.raises(WorkerFailed, match="ended with code 1"):
-            wait_for(lambda: False, "the end", worker)
-        log = worker.log_tail(1000)
-    assert f"modelstream: error: broker {secured_kafka.address(way.listener)}: " in log
-    assert f"User:worker may no longer READ group '{stream.group}'" in log
-    assert log.count("modelstream: error: ") == 1
-    assert "Traceback" not in log
 
 
 def test_commands_log_in_too(
