@@ -361,6 +361,8 @@ def test_commands_log_in_too(
     command("dlq redrive")
     assert "READ" not in command("validate")
     assert command("graph")
+    demo = run_here("--events", 100, "--broker", secured_kafka.address(way.listener), command="demo")
+    assert demo.code == 0, demo.stderr
 
 
 def test_the_faust_command_line_asks_first_too(
