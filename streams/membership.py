@@ -1,14 +1,12 @@
-"""Leaving the consumer group: at once, also in the middle of a rebalance; and with a word why, where it is closed."""
+"""Leaving the consumer group at once, also in the middle of a rebalance."""
 
 from __future__ import annotations
 
 import asyncio
 
-from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
 from faust.transport.drivers import aiokafka as driver
-
-from modelstream.models.errors import BrokerRefused
 
 __all__ = ["ConsumerThread"]
 
@@ -23,15 +21,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     The answer to a request to join comes when all members have joined: where one of them has just died, after its
     session timeout. aiokafka waits for that when it is closed; only then does it leave, or not even then.
     """
-
-    async def crash(self, reason: BaseException) -> None:
-        """End the worker; where the right to be in the group was taken away, by an error that says so."""
-        if isinstance(reason, GroupAuthorizationFailedError):
-            app = self.consumer.app
-            reason = BrokerRefused(
-                app.settings.bootstrap, f"{app.settings.principal} may no longer READ group {app.conf.id!r}"
-            )
-        await super().crash(reason)
 
     async def on_thread_stop(self) -> None:
         """Close the consumer."""

@@ -12,9 +12,8 @@ import threading
 from types import FrameType
 
 import faust
-from aiokafka.errors import KafkaError
 
-from modelstream.models.errors import ModelStreamError
+from modelstream.models.errors import BrokerUnavailable, ModelStreamError
 from modelstream.streams.app import App
 
 __all__ = ["exit_process", "log_to_stderr", "run_worker", "stop_quietly"]
@@ -26,14 +25,6 @@ _THREADS_GRACE_S = 1.0
 
 # Where aiokafka and librdkafka log.
 _CLIENTS = ("aiokafka", "modelstream.streams.pump", "modelstream.streams.delivery")
-
-# How Faust and mode report a crash, each with a traceback; `run_worker` raises its one reason.
-_CRASH_REPORTS = (
-    "Crashed reason=",
-    "We experienced a crash",
-    "Got exception: %r\nCurrent assignment",
-    "Error while stopping child",
-)
 
 # How long the same message of theirs is not shown again: short enough to see that the trouble goes on.
 _REPEAT_AFTER_S = 10.0
@@ -61,10 +52,7 @@ class _NoiseFilter(logging.Filter):
         text = str(record.msg)
         if text.startswith("[^") and record.levelno <= logging.INFO:
             return False
-        if record.name == "asyncio" and isinstance(record.exc_info, tuple):
-            # Tasks of aiokafka end by its errors, which it has logged, and nobody asks them.
-            return not isinstance(record.exc_info[1], KafkaError)
-        return not any(report in text for report in _CRASH_REPORTS)
+        return "Crashed reason=" not in text and "We experienced a crash" not in text
 
 
 class _RepeatFilter(logging.Filter):
@@ -140,12 +128,16 @@ def run_worker(app: App) -> None:
     """
     worker = _Worker(app, override_logging=False, redirect_stdouts=False, quiet=True)
     worker.spinner = None
+    # Where a right was taken away meanwhile, it matters whose.
+    who = f" (as {app.settings.principal})" if app.settings.has_login else ""
     try:
         worker.run()
+    except BrokerUnavailable as error:
+        raise BrokerUnavailable(error.bootstrap, f"{error.problem}{who}") from error
     except ModelStreamError:
         raise
     except Exception as error:
-        raise ModelStreamError(f"the worker ended by {type(error).__name__}: {error}") from error
+        raise ModelStreamError(f"the worker ended by {type(error).__name__}: {error}{who}") from error
 
 
 def exit_process(code: int) -> None:
