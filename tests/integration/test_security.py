@@ -24,7 +24,8 @@ from modelstream.models.errors import BrokerRefused
 from modelstream.streams.app import app_from_environment
 from modelstream.streams.worker_process import WorkerFailed, WorkerProcess
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(60)]
+# The five workers of one fixture come up slowly where the machine is busy.
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
 PREFIX = "MODELSTREAM_KAFKA_"
 KEY_PASSWORD = "key-pa55"
@@ -165,12 +166,12 @@ def worker_runs(
             address = secured_kafka.address(way.listener)
             worker = stream.worker(*options, broker=address, **way.environ, **cache)
             streams[mechanism], workers[mechanism] = stream, stack.enter_context(worker)
-        for mechanism, worker in workers.items():
-            streams[mechanism].wait_until_committed(worker)
+        for worker in workers.values():
+            wait_for_predictions(worker, 500)
         # Kafka closes a connection whose token has expired, unless it is given another one meanwhile.
         wait_for(lambda: len(endpoint.tokens) > 2, "another token", workers["OAUTHBEARER"])
         streams["OAUTHBEARER"].send(range(500, 600))
-        streams["OAUTHBEARER"].wait_until_committed(workers["OAUTHBEARER"])
+        wait_for_predictions(workers["OAUTHBEARER"], 600)
         pages = {mechanism: "".join(web_pages(worker)) for mechanism, worker in workers.items()}
         outcomes = {m: each.outcome(range(600 if m == "OAUTHBEARER" else 500)) for m, each in streams.items()}
         # One worker loses its right to be in the group.
@@ -181,6 +182,7 @@ def worker_runs(
             list(pool.map(WorkerProcess.stop, workers.values()))
         with pytest.raises(WorkerFailed, match="ended with code 1"):
             wait_for(lambda: False, "the end", closed)
+        assert not any(each.lag() for m, each in streams.items() if m in workers)
         logs = {m: worker.log_tail(1_000_000) for m, worker in {**workers, "SCRAM-SHA-512": closed}.items()}
         return {m: WorkerRun(outcomes[m], logs[m], pages[m]) for m in MECHANISMS}
 
@@ -213,6 +215,10 @@ def test_a_group_that_is_closed_ends_the_worker(worker_runs: dict[str, WorkerRun
     error = log.partition("modelstream: error: ")[2]
     for part in ("scram-sha-512-group", "GroupAuthorizationFailed", "(as User:worker)"):
         assert part in error
+
+
+def wait_for_predictions(worker: WorkerProcess, number: int) -> None:
+    wait_for(lambda: worker.stats().get("predictions") == number, f"{number} predictions", worker)
 
 
 def web_pages(worker: WorkerProcess) -> Iterator[str]:
