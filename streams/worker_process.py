@@ -50,7 +50,7 @@ class WorkerProcess:
 
     def __init__(self, arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
         self._arguments = list(arguments)
-        self._environ = dict(os.environ if environ is None else environ)
+        self._environment = dict(os.environ if environ is None else environ)
         self._port = free_port()
 
     def _command(self) -> list[str]:
@@ -59,7 +59,7 @@ class WorkerProcess:
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            self._command(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=self._environ
+            self._command(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=self._environment
         )
         return self
 
