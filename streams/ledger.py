@@ -137,7 +137,7 @@ class Ledger(Generic[PartitionT]):
             If the partition is not assigned.
         ValueError
             If the batch does not come right after the one opened before it, or after one that was given up: rows
-            would be committed that nobody has seen.
+            would be committed that nobody has seen. Or if it has no rows: it would never be finished.
         """
         state = self._partitions[partition]
         if state.given_up:
@@ -147,6 +147,8 @@ class Ledger(Generic[PartitionT]):
         last = state.committable if follows is None else follows
         if last is not None and end_offset <= last:
             raise ValueError(f"{partition}: a batch up to {end_offset} is opened after one up to {last}")
+        if n_rows < 1:
+            raise ValueError(f"{partition}: a batch has at least one row, not {n_rows}")
         state.opened_to = end_offset
         ticket = Ticket(state, end_offset, n_rows)
         state.open.append(ticket)
@@ -158,8 +160,10 @@ class Ledger(Generic[PartitionT]):
         Raises
         ------
         ValueError
-            If more rows are finished than the batch had: a row was produced twice.
+            If more rows are finished than the batch had: a row was produced twice. Or fewer than none.
         """
+        if n_rows < 0:
+            raise ValueError(f"{ticket!r}: {n_rows} rows finished")
         ticket.unfinished -= n_rows
         if ticket.unfinished < 0:
             raise ValueError(f"{ticket!r}: more rows finished than were read")
