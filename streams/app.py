@@ -58,6 +58,9 @@ _ROUND_TRIP_S = 0.002
 # at 0, since every few records become a request).
 _TARGET_LINGER_MS = 1.0
 
+# Calls that time out one after the other, each of a part of the batch, until rows are finished again.
+_TIMEOUTS_PER_STALL = 3
+
 
 @dataclass(slots=True)
 class Counters:
@@ -67,6 +70,8 @@ class Counters:
     filtered: int = 0
     predictions: int = 0
     dead_letters: int = 0
+    #: Records that were deleted before they were read, as `source.on_gap` allows.
+    gap_records: int = 0
 
 
 class App(faust.App):
@@ -109,6 +114,12 @@ class App(faust.App):
         self.web_port_is_chosen = False
         #: Names of the topics that are read in batches.
         self.batch_topic_names: set[str] = set()
+        #: Names of the topics that outputs go to.
+        self.output_topic_names: set[str] = set()
+        #: Where to go on when records were deleted before they were read.
+        self.on_gap = "earliest"
+        #: Seconds without progress after which partitions are stalled.
+        self.stall_limit_s = self.limits.stall_timeout_s
         defaults: dict[str, Any] = {
             "broker": ";".join(f"modelstream://{address}" for address in settings.bootstrap.split(",")),
             "broker_credentials": settings.faust(),
@@ -135,7 +146,9 @@ class App(faust.App):
             "group.id": self.conf.id,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "auto.offset.reset": self.conf.consumer_auto_offset_reset,
+            # Where a partition has no committed offset, the pump is told where to start. Records that were deleted
+            # before they were read are its matter as well: librdkafka would pass over them without a word.
+            "auto.offset.reset": "error",
             "fetch.wait.max.ms": limits.fetch_wait_max_ms,
             # Also how large a compressed batch may become; at the default of 100 MB a larger one is never read.
             "receive.message.max.bytes": _MAX_RECEIVED_BYTES,
@@ -162,6 +175,11 @@ class App(faust.App):
                 "message.max.bytes": limits.max_output_bytes + 100_000,
             }
         )
+
+    @property
+    def kafka_topics(self) -> set[str]:
+        """The topics without which this worker cannot work."""
+        return self.batch_topic_names | self.output_topic_names
 
     @property
     def downstream_s(self) -> float:
@@ -260,6 +278,10 @@ def create_app(built: BuiltPipeline, settings: BrokerSettings, limits: EngineLim
     if any(batch.target_p99_ms is not None for batch in batches):
         limits = replace(limits, linger_ms=min(limits.linger_ms, _TARGET_LINGER_MS))
     app = App(built.spec.pipeline, settings=settings, limits=limits)
+    app.on_gap = built.spec.source.on_gap
+    app.output_topic_names = {built.spec.sink.topic, built.spec.sink.dead_letter}
+    timeouts_s = [(stage.infer.timeout_ms or 0) / 1000 for stage in built.spec.stages if stage.infer]
+    app.stall_limit_s = max(limits.stall_timeout_s, _TIMEOUTS_PER_STALL * max(timeouts_s, default=0.0))
     app.caches = built.caches
     app.close_stages = built.close
     n_threads = min(sum(batch.in_flight for batch in batches if batch.in_flight > 1), built.threads)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from faust.types import TP
+
 from modelstream.streams.records import RecordBatch
 
 __all__ = ["FetchWindow"]
@@ -32,6 +34,11 @@ class FetchWindow:
 
     def __len__(self) -> int:
         return len(self._batches)
+
+    @property
+    def partitions(self) -> set[TP]:
+        """The partitions that have a batch here."""
+        return {batch.tp for batch in self._batches}
 
     def enter(self, batch: RecordBatch) -> None:
         """Note that a batch was fetched."""

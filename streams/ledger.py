@@ -48,13 +48,14 @@ class Ticket:
 class _Partition:
     """The queue of one partition's open tickets, and how far it has come."""
 
-    __slots__ = ("committable", "committed", "given_up", "open", "opened_to")
+    __slots__ = ("committable", "committed", "finished_rows", "given_up", "open", "opened_to")
 
     def __init__(self, start_offset: int | None) -> None:
         self.open: deque[Ticket] = deque()
         self.committable = start_offset
         self.committed = start_offset
         self.given_up = False
+        self.finished_rows = 0
         #: End of the last batch that was opened.
         self.opened_to: int | None = None
 
@@ -165,6 +166,7 @@ class Ledger(Generic[PartitionT]):
         if n_rows < 0:
             raise ValueError(f"{ticket!r}: {n_rows} rows finished")
         ticket.unfinished -= n_rows
+        ticket.partition.finished_rows += n_rows
         if ticket.unfinished < 0:
             raise ValueError(f"{ticket!r}: more rows finished than were read")
         if ticket.unfinished == 0 and ticket.live:
@@ -186,6 +188,16 @@ class Ledger(Generic[PartitionT]):
         state = self._partitions.get(partition)
         if state is not None and (state.committed is None or offset > state.committed):
             state.committed = offset
+
+    def finished_rows(self, partition: PartitionT) -> int:
+        """How many rows of a partition were finished since it was assigned; 0 where it is not."""
+        state = self._partitions.get(partition)
+        return 0 if state is None else state.finished_rows
+
+    def is_open(self, partition: PartitionT) -> bool:
+        """Whether a batch of this partition is under way."""
+        state = self._partitions.get(partition)
+        return state is not None and bool(state.open)
 
     @property
     def partitions(self) -> set[PartitionT]:

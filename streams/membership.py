@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
@@ -27,6 +28,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         leaving = asyncio.ensure_future(self._leave_rebalance())
         await super().on_thread_stop()
         leaving.cancel()
+
+    def _stopped_set(self) -> None:
+        # A crash ends the thread as well, and possibly before this tells it to stop.
+        with contextlib.suppress(RuntimeError):
+            super()._stopped_set()
 
     async def _leave_rebalance(self) -> None:
         """Take this member out of a rebalance: the broker then refuses it to join, and aiokafka can close."""

@@ -7,8 +7,9 @@ loses or repeats records around that (librdkafka#5591, #2190, #4686): when the w
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from faust.types import TP
@@ -16,7 +17,7 @@ from faust.types import TP
 from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.records import RecordBatch, split_by_partition
 
-__all__ = ["Pump"]
+__all__ = ["Gap", "Pump"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,6 @@ _FATAL_CODES = frozenset(
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError._AUTO_OFFSET_RESET,
         # Told again and again, for as long as the record is there: too large to unpack, or broken.
         KafkaError._BAD_COMPRESSION,
         KafkaError._FATAL,
@@ -35,6 +35,22 @@ _FATAL_CODES = frozenset(
 
 # Records whose objects are taken apart together. Of more, the first ones are no longer in the processor's cache.
 _TAKEN_TOGETHER = 1024
+
+# How long to wait for the broker's word where a partition begins and ends. The data thread waits as well.
+_WATERMARKS_TIMEOUT_S = 5.0
+
+
+class Gap(NamedTuple):
+    """Records that were to be read, and are not on the broker any more."""
+
+    tp: TP
+    start: int
+    end: int
+
+    @property
+    def n_records(self) -> int:
+        """How many offsets are passed over."""
+        return self.end - self.start
 
 
 class Pump:
@@ -46,21 +62,29 @@ class Pump:
         librdkafka consumer settings.
     max_records : int
         Most records of one fetch.
+    on_gap : {"earliest", "latest", "fail"}
+        Where to go on when the next records to read have been deleted: at the oldest that is there, at the end, or
+        nowhere.
     """
 
-    def __init__(self, config: Mapping[str, Any], max_records: int) -> None:
+    def __init__(self, config: Mapping[str, Any], max_records: int, on_gap: str = "earliest") -> None:
         self._consumer = Consumer(dict(config), logger=logger)
         self._bootstrap = str(config["bootstrap.servers"])
         self._max_records = max_records
         self._epoch = -1
         self._topics: set[str] = set()
         self._ends: dict[TP, int] = {}
+        self._on_gap = on_gap
+        self._positions: dict[TP, int] = {}
+        #: Gaps that nobody has counted yet.
+        self.gaps: deque[Gap] = deque()
 
     def assign(self, start_offsets: Mapping[TP, int], epoch: int) -> None:
         """Read these partitions from these offsets on, and nothing else."""
         self._epoch = epoch
         self._topics = {tp.topic for tp in start_offsets}
         self._ends = {}
+        self._positions = dict(start_offsets)
         self._consumer.assign([TopicPartition(tp.topic, tp.partition, at) for tp, at in start_offsets.items()])
 
     def unassign(self) -> None:
@@ -114,7 +138,38 @@ class Pump:
         if error is None:
             return False
         place = f"{message.topic()}[{message.partition()}]"
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._pass_gap(TP(message.topic(), message.partition()), place)
+            return True
         if error.fatal() or error.code() in _FATAL_CODES:
             raise BrokerUnavailable(self._bootstrap, f"cannot read {place}: {error.str()}") from KafkaException(error)
         logger.warning("reading %s: %s", place, error.str())
         return True
+
+    def _pass_gap(self, tp: TP, place: str) -> None:
+        """Go on where the partition begins, or as `on_gap` says, when what was to be read next is not there."""
+        at = max(self._positions.get(tp, 0), self._ends.get(tp, 0))
+        here = TopicPartition(tp.topic, tp.partition)
+        try:
+            low, high = self._consumer.get_watermark_offsets(here, _WATERMARKS_TIMEOUT_S)
+        except KafkaException as error:
+            raise BrokerUnavailable(self._bootstrap, f"cannot read {place}: {error.args[0].str()}") from error
+        if at > high:
+            raise BrokerUnavailable(
+                self._bootstrap,
+                f"cannot read {place} from {at}: it ends at {high}, so records were lost or the topic is another one; "
+                "reset the group's offsets with kafka-consumer-groups.sh",
+            )
+        if at < low and self._on_gap == "fail":
+            raise BrokerUnavailable(
+                self._bootstrap,
+                f"cannot read {place} from {at}: it begins at {low}, so {low - at} records were deleted before they "
+                "were read, and source.on_gap is fail",
+            )
+        to = at if at >= low else low if self._on_gap == "earliest" else high
+        if to > at:
+            logger.warning("%s: records %d to %d are gone, going on from %d", place, at, low - 1, to)
+            self.gaps.append(Gap(tp, at, to))
+        self._positions[tp] = to
+        self._consumer.incremental_unassign([here])
+        self._consumer.incremental_assign([TopicPartition(tp.topic, tp.partition, to)])

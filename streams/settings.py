@@ -57,6 +57,9 @@ class EngineLimits:
     confirm_timeout_s: float = 2.0
     #: Seconds that an output may wait for the broker's confirmation before the worker gives up on it.
     delivery_timeout_s: float = 60.0
+    #: Seconds without progress on a partition that has something to read, after which it is read anew; after as long
+    #: again the worker ends. More than a model may take for a batch.
+    stall_timeout_s: float = 60.0
     #: Milliseconds the producer gathers records. Never 0: a produce request per few records starves the broker
     #: (p50 of 1.3 s at 20,000 events per second).
     linger_ms: float = 5

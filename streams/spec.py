@@ -94,6 +94,7 @@ class SourceSpec(Spec):
     max_record_bytes: Annotated[int, Field(strict=True, ge=1, le=_MAX_RECORD_BYTES)] = 1_048_576
     max_depth: Annotated[int, Field(strict=True, ge=1, le=_MAX_DEPTH)] = _MAX_DEPTH
     priority: PrioritySpec | None = None
+    on_gap: Literal["earliest", "latest", "fail"] = "earliest"
 
     @model_validator(mode="after")
     def _vectors_have_no_fields(self) -> SourceSpec:

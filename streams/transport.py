@@ -30,10 +30,12 @@ from mode import Service
 
 from modelstream.streams.batch_stream import BatchMessage, batch_topic
 from modelstream.streams.fetch_window import FetchWindow
+from modelstream.streams.health import Health
 from modelstream.streams.ledger import Ledger, Ticket
 from modelstream.streams.membership import ConsumerThread
 from modelstream.streams.pump import Pump
 from modelstream.streams.records import RecordBatch
+from modelstream.streams.watchdog import Standing
 
 __all__ = ["BatchConsumer", "Transport", "batch_topic"]
 
@@ -66,11 +68,18 @@ class BatchConsumer(driver.Consumer):
         self._assigned: set[TP] = set()
         #: Whether the group has told this worker what to read, be it nothing.
         self.has_joined = False
+        #: Whether it is settled what this worker reads: false in a rebalance.
+        self.is_settled = False
+        #: When a fetch last brought less than it had room for.
+        self.starved_at = 0.0
+        # Up to where each partition was fetched, or is known to hold nothing.
+        self._positions: dict[TP, int] = {}
         self._stop_deadline: float | None = None
         # Whether the data plane has fetched since aiokafka was last told so.
         self._has_fetched = False
         # Set while there is something to read: between an assignment and the next revocation.
         self._reading = asyncio.Event()
+        self.health = self.add_dependency(Health(self, loop=self.loop, beacon=self.beacon))
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -112,16 +121,48 @@ class BatchConsumer(driver.Consumer):
     async def _fetch_batches(self) -> None:
         while not self.should_stop:
             await self._reading.wait()
-            assert self._pump is not None
+            pump = self._pump
+            assert pump is not None
             # The data thread is not kept waiting for records while it has batches to work on.
             timeout_s = 0 if len(self._window) else _IDLE_FETCH_S
-            batches = await self.app.on_data_thread(self._pump.fetch, timeout_s)
+            batches = await self.app.on_data_thread(pump.fetch, timeout_s)
             self._has_fetched = True
+            if sum(map(len, batches)) < self.limits.fetch_max_records:
+                self.starved_at = monotonic()
+            self._note_gaps(pump)
             for batch in batches:
                 if batch.epoch == self._epoch:
                     self._window.enter(batch)
+                    self._positions[batch.tp] = batch.end_offset
                     await self.callback(BatchMessage.around(batch, self.app.consumer_generation_id))
             await self._window.wait_for_room(nothing_new=not batches)
+
+    def _note_gaps(self, pump: Pump) -> None:
+        while pump.gaps:
+            gap = pump.gaps.popleft()
+            self.app.counters.gap_records += gap.n_records
+            self.note_nothing_before(gap.tp, gap.end)
+
+    def note_nothing_before(self, tp: TP, offset: int) -> None:
+        """Note that a partition holds nothing to read before an offset."""
+        if tp in self._positions:
+            self._positions[tp] = max(self._positions[tp], offset)
+
+    def standings(self, ends: Mapping[TP, int]) -> dict[TP, Standing]:
+        """Return where each partition stands, for the watchdog.
+
+        Parameters
+        ----------
+        ends : mapping of TP to int
+            Where partitions end, as far as that is known.
+        """
+        under_way = self._window.partitions
+        return {
+            tp: Standing(
+                self.ledger.finished_rows(tp), position, tp in under_way or self.ledger.is_open(tp), ends.get(tp, 0)
+            )
+            for tp, position in self._positions.items()
+        }
 
     @Service.task
     async def _show_activity(self) -> None:
@@ -157,15 +198,25 @@ class BatchConsumer(driver.Consumer):
         self.ledger.abandon()
         self.add_future(self._read_from_committed(self._epoch))
 
+    def read_anew(self) -> None:
+        """Read what is assigned from the committed offsets on, with a new librdkafka client."""
+        pump, self._pump = self._pump, None
+        self._reading.clear()
+        if pump is not None:
+            self.add_future(self.app.on_data_thread(pump.close))
+        self.start_reading()
+
     async def _read_from_committed(self, epoch: int) -> None:
         tps = set(self._assigned)
         committed = await self._thread.call_thread(self._committed, tps) if tps else {}
         if epoch != self._epoch:
             return  # another rebalance; its end starts over
         self.ledger.assign(committed)
+        self._positions = {tp: offset or 0 for tp, offset in committed.items()}
+        self.is_settled = True
         if tps:
             if self._pump is None:
-                self._pump = Pump(self.app.data_plane_config(), self.limits.fetch_max_records)
+                self._pump = Pump(self.app.data_plane_config(), self.limits.fetch_max_records, self.app.on_gap)
             reset = OFFSET_END if self.app.conf.consumer_auto_offset_reset == "latest" else OFFSET_BEGINNING
             start = {tp: reset if offset is None else offset for tp, offset in committed.items()}
             await self.app.on_data_thread(self._pump.assign, start, epoch)
@@ -207,6 +258,7 @@ class BatchConsumer(driver.Consumer):
         super().stop_flow()
         self._epoch += 1
         self._reading.clear()
+        self.is_settled = False
         self.app.wake_stages()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:

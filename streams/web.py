@@ -1,4 +1,4 @@
-"""A worker's web server: Faust's own, with ``/ready`` and ``/stats``, on a port that no other worker has."""
+"""A worker's web server: Faust's own, with pages for health and statistics, on a port that no other worker has."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Web(AiohttpWeb):
                 if error.errno != errno.EADDRINUSE:
                     raise ModelStreamError(f"no web server on {conf.web_bind}:{port}: {error.strerror}") from None
                 continue
-            logger.info("web server on http://%s:%d, with /ready and /stats", conf.web_bind, port)
+            logger.info("web server on http://%s:%d, with /health/ready and /stats", conf.web_bind, port)
             return
         raise ModelStreamError(
             f"port {conf.web_port} of {conf.web_bind} is taken; name another with --web-port, or leave the choice open"
@@ -84,8 +84,20 @@ def add_pages(app: App) -> None:
     async def stats(view: Any, request: Any) -> Any:
         return view.json(stats_of(app))
 
+    @app.page("/health/live", name="modelstream-live")
+    async def live(view: Any, request: Any) -> Any:
+        return _verdict(view, "live", app.consumer.health.live_problems())
+
+    @app.page("/health/ready", name="modelstream-health")
+    async def healthy(view: Any, request: Any) -> Any:
+        return _verdict(view, "ready", app.consumer.health.ready_problems())
+
     @app.page("/ready", name="modelstream-ready")
     async def ready(view: Any, request: Any) -> Any:
         # A worker without partitions is ready too: there may be more workers than partitions.
         joined = app.consumer.has_joined
         return view.json({"ready": joined}, status=200 if joined else 503)
+
+
+def _verdict(view: Any, word: str, problems: list[str]) -> Any:
+    return view.json({word: not problems, "problems": problems}, status=503 if problems else 200)

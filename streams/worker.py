@@ -15,6 +15,7 @@ import faust
 
 from modelstream.models.errors import BrokerUnavailable, ModelStreamError
 from modelstream.streams.app import App
+from modelstream.streams.client_log import ClientLogFilter
 
 __all__ = ["exit_process", "log_to_stderr", "run_worker", "stop_quietly"]
 
@@ -22,13 +23,6 @@ logger = logging.getLogger(__name__)
 
 # How long threads may go on computing after the worker has stopped: a model that hangs must not keep the process.
 _THREADS_GRACE_S = 1.0
-
-# Where aiokafka and librdkafka log.
-_CLIENTS = ("aiokafka", "modelstream.streams.pump", "modelstream.streams.delivery")
-
-# How long the same message of theirs is not shown again: short enough to see that the trouble goes on.
-_REPEAT_AFTER_S = 10.0
-
 
 # How long a worker may take to end after a signal, draining included; 10 s is when Kubernetes and Compose kill.
 _STOP_TIMEOUT_S = 9.0
@@ -42,6 +36,10 @@ def _give_up_stopping() -> None:
     os._exit(1)
 
 
+# Parts of messages of Faust's: of a crash, and of a commit that waits for a broker, or a model, that takes its time.
+_NOISE = ("Crashed reason=", "We experienced a crash", "is overlapping (interval=")
+
+
 class _NoiseFilter(logging.Filter):
     """Drops what Faust's services say of their lives, and their reports of a crash with several tracebacks.
 
@@ -52,27 +50,7 @@ class _NoiseFilter(logging.Filter):
         text = str(record.msg)
         if text.startswith("[^") and record.levelno <= logging.INFO:
             return False
-        return "Crashed reason=" not in text and "We experienced a crash" not in text
-
-
-class _RepeatFilter(logging.Filter):
-    """Lets each message of the client libraries through once in a while.
-
-    Of a broker that is away they tell 40 times a second.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._shown_at: dict[tuple[str, str], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith(_CLIENTS):
-            # The first argument is librdkafka's kind of message, or aiokafka's node or group.
-            kind = str(record.msg), str(record.args[0]) if isinstance(record.args, tuple) and record.args else ""
-            if record.created - self._shown_at.get(kind, 0.0) < _REPEAT_AFTER_S:
-                return False
-            self._shown_at[kind] = record.created
-        return True
+        return not any(noise in text for noise in _NOISE)
 
 
 def log_to_stderr(level: str) -> None:
@@ -81,13 +59,14 @@ def log_to_stderr(level: str) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     if level != "debug":
         handler.addFilter(_NoiseFilter())
-        handler.addFilter(_RepeatFilter())
+        handler.addFilter(ClientLogFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     libraries = logging.DEBUG if level == "debug" else logging.WARNING
     for name in ("faust", "mode", "asyncio", "aiohttp"):
         logging.getLogger(name).setLevel(libraries)
-    # A rebalance, which is an everyday matter, is a warning to aiokafka.
-    logging.getLogger("aiokafka").setLevel(logging.DEBUG if level == "debug" else logging.ERROR)
+    # To aiokafka a rebalance, which is an everyday matter, is a warning, and every attempt to reach a broker that is
+    # away an error. `Health` tells of outages, and ends the worker by what aiokafka cannot get over.
+    logging.getLogger("aiokafka").setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
 
 
 class _Worker(faust.Worker):

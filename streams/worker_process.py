@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
+from urllib.error import HTTPError
 
 from modelstream.models.errors import ModelStreamError
 from modelstream.streams.embedded import free_port
@@ -104,6 +105,17 @@ class WorkerProcess:
         """Return the worker's statistics, nothing while it does not answer."""
         return self._ask("stats") or {}
 
+    def health(self, page: str) -> list[str] | None:
+        """Return what is wrong with the worker; None while it does not answer.
+
+        Parameters
+        ----------
+        page : {"live", "ready"}
+            Whether it lives, or whether it does its work.
+        """
+        found = self._ask(f"health/{page}")
+        return None if found is None else list(found["problems"])
+
     def stop(self) -> None:
         """Let the worker finish and end.
 
@@ -124,7 +136,9 @@ class WorkerProcess:
         try:
             with urllib.request.urlopen(f"http://localhost:{self._port}/{page}", timeout=2) as answer:
                 found = json.load(answer)
-        except OSError:  # not up yet, or not ready
+        except HTTPError as error:  # not ready
+            found = json.load(error)
+        except OSError:  # not up yet
             return None
         return found if isinstance(found, dict) else None
 

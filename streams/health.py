@@ -1,0 +1,187 @@
+"""Whether a worker lives and does its work: what ``/health/live`` and ``/health/ready`` say, and what ends it if not.
+
+Once a second the broker is asked for the pipeline's topics, the data thread for a turn, and the `Watchdog` for
+partitions that have stopped. Those are read anew once; if that does not help, the worker ends, and says of which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from aiokafka.errors import KafkaError
+from faust.types import TP
+from mode import Service
+
+from modelstream.models.errors import BrokerUnavailable
+from modelstream.streams.broker_probe import BrokerStatus, ask_for_partitions, has_record, take_group_error
+from modelstream.streams.watchdog import Stalled, Watchdog
+
+if TYPE_CHECKING:
+    from modelstream.streams.transport import BatchConsumer
+
+__all__ = ["Health"]
+
+logger = logging.getLogger(__name__)
+
+# How often to look.
+_LOOK_EVERY_S = 1.0
+
+# How often to ask where partitions end. It matters only after the watchdog's limit.
+_ENDS_EVERY_S = 5.0
+
+# How long a topic must be unknown to a broker that answers: one that has just started may not know all of them yet.
+_TOPIC_GRACE_S = 5.0
+
+
+class Health(Service):
+    """Looks after a consumer.
+
+    Parameters
+    ----------
+    consumer : BatchConsumer
+        The consumer.
+    """
+
+    def __init__(self, consumer: BatchConsumer, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._consumer = consumer
+        self._app = consumer.app
+        self.broker = BrokerStatus(self._app.settings.bootstrap)
+        self._watchdog: Watchdog[TP] = Watchdog(self._app.stall_limit_s)
+        self._stalled: set[TP] = set()
+        self._ends: dict[TP, int] = {}
+        self._ends_at = 0.0
+        self._missing_since: float | None = None
+        self._turn: asyncio.Future[None] | None = None
+        self._turn_asked_at = monotonic()
+
+    # -- what is told
+
+    def live_problems(self) -> list[str]:
+        """Return why the worker should be killed; who can ask is told by a loop that turns."""
+        hangs_s = self._data_thread_hangs_s()
+        if hangs_s < self._watchdog.limit_s:
+            return []
+        return [f"the data thread has been busy for {hangs_s:.0f} s"]
+
+    def ready_problems(self) -> list[str]:
+        """Return why the worker does not do its work now."""
+        problems = self.live_problems()
+        if self._app.should_stop or self._consumer.should_stop:
+            problems.append("draining: the worker has been told to stop")
+        elif not self._consumer.has_joined:
+            problems.append("not joined: the group has not told this worker what to read")
+        elif not self._consumer.is_settled or (self._consumer.ledger.partitions and not self._consumer.is_reading):
+            problems.append("rebalancing: nothing is read until the group has shared out its partitions")
+        if self.broker.problem is not None:
+            problems.append(self.broker.problem)
+        if self._stalled:
+            problems.append(f"no progress on {_names(self._stalled)}")
+        return problems
+
+    # -- what is looked at
+
+    @Service.task
+    async def _look_after(self) -> None:
+        while not self.should_stop:
+            await self.sleep(_LOOK_EVERY_S)
+            self._ask_for_a_turn()
+            await self._ask_broker()
+            await self._look_for_stalls()
+
+    def _ask_for_a_turn(self) -> None:
+        if self._turn is None or self._turn.done():
+            self._turn_asked_at = monotonic()
+            self._turn = asyncio.ensure_future(self._app.on_data_thread(_turn))
+
+    def _data_thread_hangs_s(self) -> float:
+        waits = self._turn is not None and not self._turn.done()
+        return monotonic() - self._turn_asked_at if waits else 0.0
+
+    async def _on_control_plane(self, work: Any) -> Any:
+        # Not by Faust's queue of calls: a commit that waits for the broker would hold it up.
+        thread = self._consumer._thread
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, thread.thread_loop))
+
+    async def _ask_broker(self) -> None:
+        consumer = self._consumer._thread._ensure_consumer()
+        error = take_group_error(consumer)
+        if error is not None and not error.retriable:
+            await self._end(f"the group {self._app.conf.id!r} does not take this worker: {error}")
+        try:
+            counts = await self._on_control_plane(ask_for_partitions(consumer, self._app.kafka_topics))
+        except (KafkaError, OSError) as problem:
+            self.broker.note_silence(str(problem))
+            return
+        self.broker.note_answer()
+        missing = sorted(topic for topic, count in counts.items() if count is None)
+        if not missing:
+            self._missing_since = None
+        elif self._missing_since is None:
+            self._missing_since = monotonic()
+        elif monotonic() - self._missing_since >= _TOPIC_GRACE_S:
+            names = ", ".join(map(repr, missing))
+            await self._end(f"no topic {names} any more; create it again, or stop its workers before it is deleted")
+
+    async def _end(self, problem: str) -> None:
+        await self._app.crash(BrokerUnavailable(self._app.settings.bootstrap, problem))
+
+    async def _look_for_stalls(self) -> None:
+        if self.broker.is_away or self._app.should_stop or not self._consumer.is_settled:
+            self._watchdog.rest()
+            self._stalled = set()
+            return
+        await self._ask_for_ends()
+        standings = self._consumer.standings(self._ends)
+        stalled = self._watchdog.look(standings, starved_at=self._consumer.starved_at)
+        self._stalled = {
+            tp for tp in stalled if standings[tp].unfinished or await self._is_unread(tp, standings[tp].position)
+        }
+        if self._stalled:
+            await self._help()
+
+    async def _ask_for_ends(self) -> None:
+        if monotonic() - self._ends_at < _ENDS_EVERY_S:
+            return
+        self._ends_at = monotonic()
+        tps = self._consumer.ledger.partitions
+        try:
+            asked = self._consumer._thread._ensure_consumer()._fetcher.end_offsets(tps, int(_ENDS_EVERY_S * 1000))
+            found = await self._on_control_plane(asked)
+        except (KafkaError, OSError):
+            return
+        self._ends = {TP(*tp): end for tp, end in found.items()}
+
+    async def _is_unread(self, tp: TP, position: int) -> bool:
+        if await asyncio.to_thread(has_record, self._app.data_plane_config(), tp, position):
+            return True
+        # Only marks of transactions, or records that nobody may read yet. Look again when there is more.
+        self._consumer.note_nothing_before(tp, self._ends.get(tp, position))
+        return False
+
+    async def _help(self) -> None:
+        hangs = self._data_thread_hangs_s() >= self._watchdog.limit_s
+        limit_s = self._watchdog.limit_s
+        if self._watchdog.has_read_anew(self._stalled):
+            error = Stalled(
+                [f"{tp.topic}[{tp.partition}]" for tp in sorted(self._stalled)], limit_s, data_thread_hangs=hangs
+            )
+            await self._app.crash(error)
+            return
+        logger.warning(
+            "no progress on %s for %.0f s%s; reading anew from the committed offsets", _names(self._stalled), limit_s,
+            ", since the data thread hangs in a model or function" if hangs else "",
+        )  # fmt: skip
+        self._watchdog.note_read_anew(self._stalled)
+        self._consumer.read_anew()
+
+
+def _turn() -> None:
+    """Nothing: that the data thread comes to it is what counts."""
+
+
+def _names(tps: set[TP]) -> str:
+    return ", ".join(f"{tp.topic}[{tp.partition}]" for tp in sorted(tps))
