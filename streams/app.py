@@ -125,6 +125,8 @@ class App(faust.App):
             "broker_credentials": settings.faust(),
             "broker_commit_interval": self.limits.commit_interval_s,
             "broker_session_timeout": self.limits.session_timeout_s,
+            # Faust's default, and longer than a session, as it must be.
+            "broker_request_timeout": max(90.0, 1.5 * self.limits.session_timeout_s),
             # Three heartbeats in a session, as Kafka advises; also how soon a rebalance is noticed.
             "broker_max_poll_interval": self.max_poll_interval_s,
             "broker_heartbeat_interval": self.limits.session_timeout_s / 6,
@@ -261,7 +263,13 @@ class App(faust.App):
         await asyncio.to_thread(self.close_stages)
 
 
-def create_app(built: BuiltPipeline, settings: BrokerSettings, limits: EngineLimits | None = None) -> App:
+def create_app(
+    built: BuiltPipeline,
+    settings: BrokerSettings,
+    limits: EngineLimits | None = None,
+    *,
+    group_instance_id: str | None = None,
+) -> App:
     """Return the Faust app of a pipeline.
 
     Parameters
@@ -272,12 +280,14 @@ def create_app(built: BuiltPipeline, settings: BrokerSettings, limits: EngineLim
         Where Kafka is.
     limits : EngineLimits, optional
         How much is held at once.
+    group_instance_id : str, optional
+        Name by which the group knows this worker again after a restart.
     """
     limits = limits or EngineLimits()
     batches = [stage.infer.batch for stage in built.spec.stages if stage.infer]
     if any(batch.target_p99_ms is not None for batch in batches):
         limits = replace(limits, linger_ms=min(limits.linger_ms, _TARGET_LINGER_MS))
-    app = App(built.spec.pipeline, settings=settings, limits=limits)
+    app = App(built.spec.pipeline, settings=settings, limits=limits, consumer_group_instance_id=group_instance_id)
     app.on_gap = built.spec.source.on_gap
     app.output_topic_names = {built.spec.sink.topic, built.spec.sink.dead_letter}
     timeouts_s = [(stage.infer.timeout_ms or 0) / 1000 for stage in built.spec.stages if stage.infer]
@@ -317,7 +327,7 @@ def app_from_environment() -> App:
         cluster.require_access(
             {source.topic: read, sink.topic: write, sink.dead_letter: write}, group=built.spec.pipeline
         )
-    return create_app(built, settings)
+    return create_app(built, settings, group_instance_id=os.environ.get("MODELSTREAM_GROUP_INSTANCE_ID") or None)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,19 +1,42 @@
-"""Leaving the consumer group at once, also in the middle of a rebalance."""
+"""The worker as a member of its consumer group: its commits, and how it leaves at once, also in a rebalance."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+from collections.abc import Mapping
+from time import monotonic
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    IllegalGenerationError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 from aiokafka.protocol.group import LeaveGroupRequest
+from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from modelstream.models.errors import BrokerUnavailable
 
 __all__ = ["ConsumerThread"]
 
 # How long aiokafka has to leave the group by itself, which takes it a few milliseconds, and how often it is helped:
 # between its two requests to join, it gets the name under which it can leave.
 _HELP_EVERY_S = 0.1
+
+# How long to wait before a commit is sent again, from the first to the longest wait; half of it is by chance, so that
+# the workers of a group do not come back to their coordinator all at once.
+_FIRST_BACKOFF_S = 0.1
+_LONGEST_BACKOFF_S = 2.0
+
+# How long a commit is tried. Then the next one tries with all that is finished by that time.
+_COMMIT_BUDGET_S = 20.0
+
+# The group has gone on without this member, or is about to: whoever gets the partition reads again.
+_FENCED = (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -22,6 +45,36 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     The answer to a request to join comes when all members have joined: where one of them has just died, after its
     session timeout. aiokafka waits for that when it is closed; only then does it leave, or not even then.
     """
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit, and return whether the broker has it; transient errors are retried, within a budget.
+
+        aiokafka's own way retries without end, and under whichever generation the worker has by then: a commit that
+        waited for the broker could move a partition back that another worker has long since been working on.
+        """
+        coordinator = self._ensure_consumer()._coordinator
+        generation, deadline = coordinator.generation, monotonic() + _COMMIT_BUDGET_S
+        backoff_s = _FIRST_BACKOFF_S
+        if not offsets.keys() <= self.assignment():
+            return False
+        self.tp_last_committed_at.update(dict.fromkeys(offsets, monotonic()))
+        places = {driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
+        while coordinator.generation == generation and monotonic() < deadline:
+            if coordinator.coordinator_id is not None:
+                try:
+                    await coordinator._do_commit_offsets(None, places)
+                    return True
+                except _FENCED:
+                    return False
+                except KafkaError as error:
+                    if not error.retriable:
+                        problem = f"cannot commit for the group {coordinator.group_id!r}: {error}"
+                        await self.crash(BrokerUnavailable(self.app.settings.bootstrap, problem))
+                        return False
+            # Else the coordination task looks for it, heartbeat by heartbeat.
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
+            backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+        return False
 
     async def on_thread_stop(self) -> None:
         """Close the consumer."""
@@ -40,6 +93,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             await asyncio.sleep(_HELP_EVERY_S)
             coordinator = self._ensure_consumer()._coordinator
             if coordinator.coordinator_id is None or not coordinator.member_id:
+                continue
+            # A static member keeps its partitions for when it is back, unless they are being shared out anyway.
+            if coordinator._group_instance_id is not None and not coordinator._performed_join_prepare:
                 continue
             request = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
             try:

@@ -76,6 +76,11 @@ class WorkerProcess:
         """The process's id."""
         return self._process.pid
 
+    @property
+    def port(self) -> int:
+        """The port of its web server."""
+        return self._port
+
     def kill(self) -> None:
         """End the worker as a crash would."""
         self._process.kill()

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -23,6 +24,7 @@ from modelstream.streams.cli.common import (
     set_option,
 )
 from modelstream.streams.input_notes import input_notes
+from modelstream.streams.settings import EngineLimits
 from modelstream.streams.wording import counted
 from modelstream.streams.worker import exit_process, log_to_stderr, run_worker, stop_quietly
 
@@ -47,6 +49,25 @@ Examples:
 @click.option("--web-bind", default="localhost", show_default=True, help="Address that the web server listens on.")
 @click.option("--without-web", is_flag=True, help="Run no web server.")
 @click.option(
+    "--group-instance-id",
+    envvar="MODELSTREAM_GROUP_INSTANCE_ID",
+    metavar="NAME",
+    help="Name of this worker in its group, each its own: a restart within the session timeout then moves no "
+    "partitions  [default: $MODELSTREAM_GROUP_INSTANCE_ID, else none]",
+)
+@click.option(
+    "--session-timeout",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Without a heartbeat for so long, a worker's partitions go to others.  [default: 6]",
+)
+@click.option(
+    "--stall-timeout",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Without progress for so long, partitions are read anew; for as long again, the worker ends.  [default: 60]",
+)
+@click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
 def command(
@@ -57,6 +78,9 @@ def command(
     web_port: int | None,
     web_bind: str,
     without_web: bool,
+    group_instance_id: str | None,
+    session_timeout: float | None,
+    stall_timeout: float | None,
     log_level: str,
 ) -> None:
     """Run a worker on PIPELINE until SIGTERM or Ctrl-C.
@@ -81,7 +105,12 @@ def command(
         logger.warning("%s", note)
     if cache is not None:
         warn_if_away(cache)
-    app = create_app(built, settings)
+    limits = EngineLimits()
+    if session_timeout is not None:
+        limits = replace(limits, session_timeout_s=session_timeout)
+    if stall_timeout is not None:
+        limits = replace(limits, stall_timeout_s=stall_timeout)
+    app = create_app(built, settings, limits, group_instance_id=group_instance_id or None)
     app.conf.web_enabled = not without_web
     app.conf.web_bind = web_bind
     if web_port is not None:

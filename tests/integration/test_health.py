@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from support.kafka_server import ApacheKafka
-from support.kafka_tools import create_topic
+from support.impatient import impatient
 from support.streams import KnownStream, wait_for
 
-from modelstream.streams.worker_process import WorkerFailed, WorkerProcess
+from modelstream.streams.worker_process import WorkerFailed
 
 pytestmark = pytest.mark.kafka
-
-#: A worker that gives a partition two seconds.
-_IMPATIENT = """\
-import functools
-
-from modelstream.models.errors import ModelStreamError
-from modelstream.streams import app as engine
-from modelstream.streams.pump import Pump
-from modelstream.streams.settings import EngineLimits
-from modelstream.streams.worker import exit_process, log_to_stderr, run_worker
-
-engine.EngineLimits = functools.partial(EngineLimits, stall_timeout_s=2.0)
-{more}
-app = engine.app_from_environment()
-app.conf.web_port, app.web_port_is_chosen = {port}, True
-log_to_stderr("info")
-code = 0
-try:
-    run_worker(app)
-except ModelStreamError as error:
-    print("error:", error)
-    code = 1
-exit_process(code)
-raise SystemExit(code)
-"""
 
 #: Has librdkafka stop fetching, without a word, after the first batch of an assignment: as often as told.
 _STOPS_FETCHING = """\
@@ -67,14 +38,6 @@ def slow(batch):
         time.sleep(3600)
     return {}
 """
-
-
-def impatient(stream: KnownStream, more: str = "") -> WorkerProcess:
-    """Return a worker that gives a partition two seconds, on a web port of its own."""
-    script = stream.folder / "impatient.py"
-    worker = stream.script(script)
-    script.write_text(_IMPATIENT.format(more=more, port=worker.port), encoding="utf-8")
-    return worker
 
 
 def test_a_fetch_that_stops_is_started_again(make_stream: Callable[..., KnownStream]) -> None:
@@ -129,33 +92,3 @@ def test_marks_of_transactions_at_the_end_are_nothing_to_read(make_stream: Calla
         assert "no progress" not in worker.log_tail()
         worker.stop()
     assert stream.outcome(range(20)).is_clean
-
-
-def test_a_broker_that_is_away_is_told_and_so_is_its_return(
-    start_kafka: Callable[..., ApacheKafka], tmp_path: Path
-) -> None:
-    kafka = start_kafka()
-    for topic in ("events", "predictions", "dead"):
-        create_topic(kafka.bootstrap, topic)
-    stream = KnownStream(kafka.bootstrap, tmp_path, "events", "predictions", "dead", group="told")
-    assert kafka.pid is not None
-    # With a broker that is asleep longer than a partition is given: the watchdog must not take that for a stall.
-    with impatient(stream) as worker:
-        wait_for(lambda: worker.health("ready") == [], "the worker to be ready", worker)
-        stream.send(range(100))
-        os.kill(kafka.pid, signal.SIGSTOP)
-        try:
-            wait_for(lambda: worker.health("ready"), "the worker not to be ready", worker)
-            [problem] = worker.health("ready") or []
-            assert problem.startswith(f"broker {kafka.bootstrap} has not answered for")
-            assert worker.health("live") == []
-            passed = time.monotonic() + 4.0
-            wait_for(lambda: time.monotonic() > passed, "the limits to pass", worker)
-        finally:
-            os.kill(kafka.pid, signal.SIGCONT)
-        wait_for(lambda: worker.health("ready") == [], "the worker to be ready again", worker)
-        stream.wait_until_committed(worker)
-        told = [line for line in worker.log_tail().splitlines() if "reading" not in line and "web server" not in line]
-        assert len(told) == 2, told  # it does not answer; it answers again
-        worker.stop()
-    assert not stream.outcome(range(100)).lost

@@ -6,7 +6,11 @@ import time
 from collections.abc import Callable
 
 import pytest
+from confluent_kafka.admin import NewPartitions
+from support.kafka_tools import admin_client
 from support.streams import KnownStream, wait_for
+
+from modelstream.streams.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
@@ -40,3 +44,49 @@ def test_a_worker_that_reads_by_the_data_plane_alone_is_not_idle_to_its_group(
         stream.wait_until_committed(worker)
         worker.stop()
     assert stream.outcome(range(200)).is_clean
+
+
+def test_a_static_member_that_is_started_again_moves_no_partitions(make_stream: Callable[..., KnownStream]) -> None:
+    stream = make_stream(partitions=4)
+
+    def member(name: str) -> WorkerProcess:
+        return stream.worker("--group-instance-id", name, "--session-timeout", "30")
+
+    with member("one") as survivor, member("two") as bounced:
+        wait_for(lambda: _shares(survivor, bounced) == [2, 2], "a fair share", survivor, bounced)
+        generation = _log_of_readings(survivor)
+        stream.send(range(100))
+        stream.wait_until_committed(survivor, bounced)
+        bounced.stop()
+        with member("two") as again:
+            stream.send(range(100, 200))
+            stream.wait_until_committed(survivor, again)
+            assert _shares(survivor, again) == [2, 2]
+            assert _log_of_readings(survivor) == generation  # nothing was taken away from it, nor given to it
+            again.stop()
+        survivor.stop()
+    assert stream.outcome(range(200)).is_clean
+
+
+def test_partitions_that_are_added_are_read(make_stream: Callable[..., KnownStream]) -> None:
+    stream = make_stream(partitions=1)
+    with stream.worker() as worker:
+        stream.send(range(100))
+        stream.wait_until_committed(worker)
+        admin = admin_client(stream.bootstrap)
+        admin.create_partitions([NewPartitions(stream.source, 3)])[stream.source].result(30)
+        wait_for(lambda: _shares(worker) == [3], "the new partitions", worker)
+        stream.send(range(100, 200))
+        stream.wait_until_committed(worker)
+        worker.stop()
+    outcome = stream.outcome(range(200))
+    assert not outcome.lost
+    assert not outcome.duplicates
+
+
+def _shares(*workers: WorkerProcess) -> list[int]:
+    return [len(worker.stats().get("partitions", ())) for worker in workers]
+
+
+def _log_of_readings(worker: WorkerProcess) -> list[str]:
+    return [line for line in worker.log_tail().splitlines() if " reading " in line]

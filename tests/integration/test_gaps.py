@@ -1,0 +1,77 @@
+"""Records that were deleted before they were read, and topics that are deleted: nothing is passed over in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from support.kafka_tools import admin_client, committed_offsets, delete_topics
+from support.streams import KnownStream, wait_for
+
+from modelstream.streams.worker_process import WorkerFailed
+
+pytestmark = pytest.mark.kafka
+
+
+def delete_records(stream: KnownStream, before: int) -> None:
+    """Do what retention does, to the only partition."""
+    place = TopicPartition(stream.source, 0, before)
+    admin = admin_client(stream.bootstrap)  # held until the end: its futures need it
+    admin.delete_records([place])[place].result(30)
+
+
+@pytest.fixture
+def gap(make_stream: Callable[..., KnownStream]) -> KnownStream:
+    """A stream whose group stands at 100, with records from 250 to 400."""
+    stream = make_stream(partitions=1)
+    stream.send(range(400))
+    consumer = Consumer({"bootstrap.servers": stream.bootstrap, "group.id": stream.group, "log_level": 0})
+    consumer.commit(offsets=[TopicPartition(stream.source, 0, 100)], asynchronous=False)
+    consumer.close()
+    delete_records(stream, before=250)
+    return stream
+
+
+def test_by_default_reading_goes_on_with_the_oldest_record_and_the_gap_is_counted(gap: KnownStream) -> None:
+    with gap.worker() as worker:
+        gap.wait_until_committed(worker)
+        assert worker.stats()["gap_records"] == 150
+        assert f"{gap.source}[0]: records 100 to 249 are gone, going on from 250" in worker.log_tail()
+        worker.stop()
+    outcome = gap.outcome(range(400))
+    assert outcome.lost == {f"e{n}" for n in range(250)}
+    assert outcome.duplicates == 0
+
+
+def test_latest_goes_on_at_the_end(gap: KnownStream) -> None:
+    with gap.worker("--set=source.on_gap=latest") as worker:
+        wait_for(lambda: worker.stats().get("gap_records"), "the gap to be seen", worker)
+        gap.send(range(400, 500))
+        gap.wait_until_committed(worker)
+        assert worker.stats()["gap_records"] == 300
+        worker.stop()
+    assert gap.outcome(range(500)).lost == {f"e{n}" for n in range(400)}
+
+
+def test_fail_ends_the_worker_and_commits_nothing(gap: KnownStream) -> None:
+    with (
+        gap.worker("--set=source.on_gap=fail") as worker,
+        pytest.raises(WorkerFailed, match="ended with code 1") as failure,
+    ):
+        wait_for(lambda: False, "the worker to end", worker)
+    message = str(failure.value)
+    assert f"cannot read {gap.source}[0] from 100: it begins at 250, so 150 records were deleted" in message
+    assert "Traceback" not in message
+    assert committed_offsets(gap.bootstrap, gap.group, gap.source) == {0: 100}
+
+
+def test_a_topic_that_is_deleted_ends_the_worker(make_stream: Callable[..., KnownStream]) -> None:
+    stream = make_stream(partitions=1)
+    stream.send(range(100))
+    with stream.worker() as worker, pytest.raises(WorkerFailed, match="ended with code 1") as failure:
+        stream.wait_until_committed(worker)
+        delete_topics(stream.bootstrap, [stream.source])
+        wait_for(lambda: False, "the worker to end", worker)
+    assert stream.source in str(failure.value)
+    assert "Traceback" not in str(failure.value)
