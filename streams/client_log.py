@@ -42,7 +42,7 @@ class ClientLogFilter(logging.Filter):
         if not record.name.startswith(_CLIENTS):
             return True
         kind = str(record.args[0]) if isinstance(record.args, tuple) and record.args else str(record.msg)
-        if kind in _OF_CONNECTIONS and self._passes(record.created):
+        if self._is_away or (kind in _OF_CONNECTIONS and self._passes(record.created)):
             return False
         if record.created - self._shown_at.get(kind, 0.0) < _REPEAT_AFTER_S:
             return False
@@ -50,8 +50,8 @@ class ClientLogFilter(logging.Filter):
         return True
 
     def _passes(self, now: float) -> bool:
-        """Whether trouble with connections may still pass, or is that of an outage which has been told."""
+        """Whether trouble with connections may still pass."""
         if now - self._heard_at > _SHOWN_AFTER_S:
             self._since = now
         self._heard_at = now
-        return self._is_away or now - self._since < _SHOWN_AFTER_S
+        return now - self._since < _SHOWN_AFTER_S
