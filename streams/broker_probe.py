@@ -90,8 +90,11 @@ class BrokerStatus:
             self._lost_at = None
 
 
-def take_group_error(consumer: AIOKafkaConsumer) -> KafkaError | None:
-    """Return what the group's coordinator refused this member, which aiokafka tells only who asks, and then waits."""
+async def take_group_error(consumer: AIOKafkaConsumer) -> KafkaError | None:
+    """Return what the group's coordinator refused this member, which aiokafka tells only who asks, and then waits.
+
+    Called on aiokafka's thread.
+    """
     try:
         consumer._coordinator.check_errors()
     except KafkaError as error:

@@ -108,7 +108,7 @@ class Health(Service):
 
     async def _ask_broker(self) -> None:
         consumer = self._consumer._thread._ensure_consumer()
-        error = take_group_error(consumer)
+        error = await self._on_control_plane(take_group_error(consumer))
         if error is not None and not error.retriable:
             await self._end(f"the group {self._app.conf.id!r} does not take this worker: {error}")
         try:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from time import monotonic
 from typing import Any
@@ -212,12 +213,14 @@ class BatchConsumer(driver.Consumer):
         if epoch != self._epoch:
             return  # another rebalance; its end starts over
         self.ledger.assign(committed)
-        self._positions = {tp: offset or 0 for tp, offset in committed.items()}
+        reset = OFFSET_END if self.app.conf.consumer_auto_offset_reset == "latest" else OFFSET_BEGINNING
+        # Where reading starts at the end, that is known with the first record.
+        unknown = sys.maxsize if reset == OFFSET_END else 0
+        self._positions = {tp: unknown if offset is None else offset for tp, offset in committed.items()}
         self.is_settled = True
         if tps:
             if self._pump is None:
                 self._pump = Pump(self.app.data_plane_config(), self.limits.fetch_max_records, self.app.on_gap)
-            reset = OFFSET_END if self.app.conf.consumer_auto_offset_reset == "latest" else OFFSET_BEGINNING
             start = {tp: reset if offset is None else offset for tp, offset in committed.items()}
             await self.app.on_data_thread(self._pump.assign, start, epoch)
             if epoch != self._epoch:

@@ -10,7 +10,7 @@ from confluent_kafka.admin import NewPartitions
 from support.kafka_tools import admin_client
 from support.streams import KnownStream, wait_for
 
-from modelstream.streams.worker_process import WorkerProcess
+from modelstream.streams.worker_process import WorkerFailed, WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
@@ -66,6 +66,16 @@ def test_a_static_member_that_is_started_again_moves_no_partitions(make_stream: 
             again.stop()
         survivor.stop()
     assert stream.outcome(range(200)).is_clean
+
+
+def test_what_the_group_refuses_ends_the_worker(make_stream: Callable[..., KnownStream]) -> None:
+    stream = make_stream()
+    with stream.worker("--session-timeout", "86400") as worker, pytest.raises(WorkerFailed, match="code 1") as failure:
+        wait_for(lambda: False, "the worker to end", worker)
+    assert f"the group '{stream.group}' does not take this worker: [Error 26] InvalidSessionTimeoutError" in str(
+        failure.value
+    )
+    assert "Traceback" not in str(failure.value)
 
 
 def test_partitions_that_are_added_are_read(make_stream: Callable[..., KnownStream]) -> None:
