@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 # How often to look.
 _LOOK_EVERY_S = 1.0
 
-# How often to ask where partitions end. It matters only after the watchdog's limit.
+# How often to ask where partitions end, at the least: it matters only after the watchdog's limit, and is a part of it.
 _ENDS_EVERY_S = 5.0
+_ENDS_PER_LIMIT = 4
 
 # How long a topic must be unknown to a broker that answers: one that has just started may not know all of them yet.
 _TOPIC_GRACE_S = 5.0
@@ -54,6 +55,7 @@ class Health(Service):
         self._stalled: set[TP] = set()
         self._ends: dict[TP, int] = {}
         self._ends_at = 0.0
+        self._ends_every_s = min(_ENDS_EVERY_S, self._watchdog.limit_s / _ENDS_PER_LIMIT)
         self._missing_since: float | None = None
         self._turn: asyncio.Future[None] | None = None
         self._turn_asked_at = monotonic()
@@ -144,7 +146,7 @@ class Health(Service):
             await self._help()
 
     async def _ask_for_ends(self) -> None:
-        if monotonic() - self._ends_at < _ENDS_EVERY_S:
+        if monotonic() - self._ends_at < self._ends_every_s:
             return
         self._ends_at = monotonic()
         tps = self._consumer.ledger.partitions

@@ -62,10 +62,16 @@ def test_a_model_that_hangs_ends_the_worker_and_the_message_names_the_partition(
         text.replace("stages:", "stages:\n  - id: slow\n    extract: hanging:slow"), encoding="utf-8"
     )
     stream.send(range(500))
+    told: list[list[str] | None] = []
     with impatient(stream) as worker, pytest.raises(WorkerFailed, match="ended with code 1") as failure:
+        wait_for(lambda: worker.health("ready") == [], "the worker to be ready", worker)
         stream.wait_until_committed(worker)
+        assert worker.health("live") == []
         stream.send([777])
+        wait_for(lambda: worker.health("live"), "the worker to be told dead", worker)
+        told.append(worker.health("live"))
         wait_for(lambda: False, "the worker to end", worker)
+    assert "the data thread has been busy for" in str(told)
     assert f"no progress on {stream.source}[0] for 2 s, nor after reading anew" in str(failure.value)
     assert "a model or function does not return" in str(failure.value)
     assert "Traceback" not in str(failure.value)
@@ -84,6 +90,7 @@ def test_marks_of_transactions_at_the_end_are_nothing_to_read(make_stream: Calla
             producer.produce(stream.source, b'{"id": "e10", "seq": 10}', b"key-10")
             producer.flush(30)
             finish(30)
+        wait_for(lambda: worker.stats().get("predictions") == 11, "the first records", worker)
         # More than two limits with an end that is never read up to. Records go on coming through afterwards.
         passed = time.monotonic() + 5.0
         wait_for(lambda: time.monotonic() > passed, "the limits to pass", worker)
