@@ -119,7 +119,8 @@ class Pump:
 
     def _sort_into(self, batches: dict[TP, RecordBatch], messages: list[Message]) -> None:
         """Add records to the batches of their partitions."""
-        if list(map(Message.error, messages)).count(None) < len(messages):
+        # Every error is true, and none can be compared with None: a KafkaError raises SystemError then.
+        if any(map(Message.error, messages)):
             messages = [message for message in messages if not self._is_error(message)]
             if not messages:
                 return
@@ -139,16 +140,16 @@ class Pump:
             return False
         place = f"{message.topic()}[{message.partition()}]"
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._pass_gap(TP(message.topic(), message.partition()), place)
+            self._pass_gap(TP(message.topic(), message.partition()), place, message.offset())
             return True
         if error.fatal() or error.code() in _FATAL_CODES:
             raise BrokerUnavailable(self._bootstrap, f"cannot read {place}: {error.str()}") from KafkaException(error)
         logger.warning("reading %s: %s", place, error.str())
         return True
 
-    def _pass_gap(self, tp: TP, place: str) -> None:
+    def _pass_gap(self, tp: TP, place: str, wanted: int | None) -> None:
         """Go on where the partition begins, or as `on_gap` says, when what was to be read next is not there."""
-        at = max(self._positions.get(tp, 0), self._ends.get(tp, 0))
+        at = max(self._positions.get(tp, 0), self._ends.get(tp, 0), wanted or 0)
         here = TopicPartition(tp.topic, tp.partition)
         try:
             low, high = self._consumer.get_watermark_offsets(here, _WATERMARKS_TIMEOUT_S)
