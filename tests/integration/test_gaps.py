@@ -1,4 +1,4 @@
-"""Records that were deleted before they were read, and topics that are deleted: nothing is passed over in silence."""
+"""Records that were deleted before they were read: nothing is passed over in silence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from support.kafka_tools import admin_client, committed_offsets, delete_topics
+from support.kafka_tools import admin_client, committed_offsets
 from support.streams import KnownStream, wait_for
 
 from modelstream.streams.worker_process import WorkerFailed
@@ -64,14 +64,3 @@ def test_fail_ends_the_worker_and_commits_nothing(gap: KnownStream) -> None:
     assert f"cannot read {gap.source}[0] from 100: it begins at 250, so 150 records were deleted" in message
     assert "Traceback" not in message
     assert committed_offsets(gap.bootstrap, gap.group, gap.source) == {0: 100}
-
-
-def test_a_topic_that_is_deleted_ends_the_worker(make_stream: Callable[..., KnownStream]) -> None:
-    stream = make_stream(partitions=1)
-    stream.send(range(100))
-    with stream.worker() as worker, pytest.raises(WorkerFailed, match="ended with code 1") as failure:
-        stream.wait_until_committed(worker)
-        delete_topics(stream.bootstrap, [stream.source])
-        wait_for(lambda: False, "the worker to end", worker)
-    assert stream.source in str(failure.value)
-    assert "Traceback" not in str(failure.value)

@@ -46,28 +46,6 @@ def test_a_worker_that_reads_by_the_data_plane_alone_is_not_idle_to_its_group(
     assert stream.outcome(range(200)).is_clean
 
 
-def test_a_static_member_that_is_started_again_moves_no_partitions(make_stream: Callable[..., KnownStream]) -> None:
-    stream = make_stream(partitions=4)
-
-    def member(name: str) -> WorkerProcess:
-        return stream.worker("--group-instance-id", name, "--session-timeout", "30")
-
-    with member("one") as survivor, member("two") as bounced:
-        wait_for(lambda: _shares(survivor, bounced) == [2, 2], "a fair share", survivor, bounced)
-        generation = _log_of_readings(survivor)
-        stream.send(range(100))
-        stream.wait_until_committed(survivor, bounced)
-        bounced.stop()
-        with member("two") as again:
-            stream.send(range(100, 200))
-            stream.wait_until_committed(survivor, again)
-            assert _shares(survivor, again) == [2, 2]
-            assert _log_of_readings(survivor) == generation  # nothing was taken away from it, nor given to it
-            again.stop()
-        survivor.stop()
-    assert stream.outcome(range(200)).is_clean
-
-
 def test_what_the_group_refuses_ends_the_worker(make_stream: Callable[..., KnownStream]) -> None:
     stream = make_stream()
     with stream.worker("--session-timeout", "86400") as worker, pytest.raises(WorkerFailed, match="code 1") as failure:
@@ -96,7 +74,3 @@ def test_partitions_that_are_added_are_read(make_stream: Callable[..., KnownStre
 
 def _shares(*workers: WorkerProcess) -> list[int]:
     return [len(worker.stats().get("partitions", ())) for worker in workers]
-
-
-def _log_of_readings(worker: WorkerProcess) -> list[str]:
-    return [line for line in worker.log_tail().splitlines() if " reading " in line]
