@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -138,11 +139,13 @@ class WorkerProcess:
             raise WorkerFailed(f"the worker ended with code {code}:\n{self.log_tail()}")
 
     def _ask(self, page: str) -> dict[str, Any] | None:
+        found = None
         try:
             with urllib.request.urlopen(f"http://localhost:{self._port}/{page}", timeout=2) as answer:
                 found = json.load(answer)
         except HTTPError as error:  # not ready
-            found = json.load(error)
+            with error, contextlib.suppress(ValueError):
+                found = json.load(error)
         except OSError:  # not up yet
             return None
         return found if isinstance(found, dict) else None
