@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _THREADS_GRACE_S = 1.0
 
 # Where aiokafka and librdkafka log.
-_CLIENTS = ("aiokafka", "modelstream.streams.pump", "modelstream.streams.delivery")
+_CLIENTS = ("aiokafka", *(f"modelstream.streams.{name}" for name in ("pump", "delivery", "transactions")))
 
 # How long the same message of theirs is not shown again: short enough to see that the trouble goes on.
 _REPEAT_AFTER_S = 10.0
