@@ -32,7 +32,7 @@ __all__ = ["TransactionFailed", "TransactionalDelivery"]
 
 logger = logging.getLogger(__name__)
 # librdkafka calls it an error where a transaction is refused, or a coordinator not ready; what matters of it is raised.
-logger.addFilter(lambda record: not record.args or record.args[0] not in ("TXNERR", "GETPID"))
+logger.addFilter(lambda record: not record.getMessage().startswith(("TXNERR ", "GETPID ")))
 
 # How long between two tries of a call that the broker may take later.
 _RETRY_S = 0.05
