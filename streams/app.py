@@ -124,7 +124,10 @@ class App(faust.App):
         defaults: dict[str, Any] = {
             "broker": ";".join(f"modelstream://{address}" for address in settings.bootstrap.split(",")),
             "broker_credentials": settings.faust(),
-            "broker_commit_interval": self.limits.commit_interval_s,
+            # Under exactly-once a transaction has its own time; this one must not end it before.
+            "broker_commit_interval": max(
+                self.limits.commit_interval_s, self.limits.transaction_interval_ms / 1000 if exactly_once else 0
+            ),
             "broker_session_timeout": self.limits.session_timeout_s,
             # Three heartbeats in a session, as Kafka advises; also how soon a rebalance is noticed.
             "broker_max_poll_interval": self.max_poll_interval_s,

@@ -13,7 +13,6 @@ import logging
 import random
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -28,7 +27,7 @@ from modelstream.streams.transactions import TransactionalDelivery, TransactionF
 if TYPE_CHECKING:
     from modelstream.streams.app import App
 
-__all__ = ["ExactlyOnce", "Transactions"]
+__all__ = ["ExactlyOnce"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +63,6 @@ _ASK_AGAIN_CODES = frozenset(
 )
 
 
-@dataclass(slots=True)
-class Transactions:
-    """What became of this worker's transactions since its start."""
-
-    committed: int = 0
-    aborted: int = 0
-
-
 class ExactlyOnce:
     """The transactions of a worker. Used on the event loop.
 
@@ -84,7 +75,7 @@ class ExactlyOnce:
     """
 
     def __init__(self, app: App, delivery: TransactionalDelivery) -> None:
-        self.counts = Transactions()
+        self._n_committed = self._n_aborted = 0
         self._app = app
         self._delivery = delivery
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="modelstream-transactions")
@@ -94,6 +85,14 @@ class ExactlyOnce:
         #: Since when no transaction has succeeded, and how many have failed in a row.
         self._failing_since: float | None = None
         self._n_failures = 0
+
+    def stats(self) -> dict[str, int]:
+        """Return how many transactions this worker has committed and aborted, and the rows of the open one."""
+        return {
+            "committed": self._n_committed,
+            "aborted": self._n_aborted,
+            "open_rows": self._delivery.n_rows,
+        }
 
     # -- before reading
 
@@ -208,7 +207,7 @@ class ExactlyOnce:
                     return False
                 if not all(ticket.live for ticket, _ in rows):
                     # The drain took too long; the group has these partitions back.
-                    await self._abort()
+                    await self._reset_until_it_works()
                     return False
                 for ticket, n_rows in rows:
                     consumer.ledger.finish(ticket, n_rows)
@@ -222,14 +221,15 @@ class ExactlyOnce:
                 return False
             for tp, offset in offsets.items():
                 consumer.ledger.confirm(tp, offset)
-            self.counts.committed += 1
+            self._n_committed += 1
             self._failing_since, self._n_failures = None, 0
             await self._run(self._delivery.open)
             return True
 
     async def _fail(self, error: TransactionFailed) -> None:
         epoch = self._app.consumer.give_up()
-        await self._abort()
+        # First: a transaction that stays open holds up whoever reads committed records.
+        await self._reset_until_it_works()
         self._require_hope(error)
         if error.is_fenced:
             # The group tells the worker by itself; should it not, that was another's doing.
@@ -240,14 +240,10 @@ class ExactlyOnce:
             delay_s = self._backoff_s()
         self._app.consumer.read_again(epoch, delay_s)
 
-    async def _abort(self) -> None:
-        self.counts.aborted += 1
-        await self._reset_until_it_works()
-
     async def _reset_until_it_works(self) -> None:
         while True:
             try:
-                await self._run(self._delivery.reset)
+                self._n_aborted += await self._run(self._delivery.reset)
                 return
             except TransactionFailed as error:
                 if self._app.should_stop:

@@ -220,8 +220,8 @@ class TransactionalDelivery(Delivery):
             raise self._note(error.args[0], "cannot commit a transaction") from None
         self._has_begun = False
 
-    def reset(self) -> None:
-        """Abort what is open and give up what is held; afterwards `open` leads on.
+    def reset(self) -> bool:
+        """Abort what is open and give up what is held; afterwards `open` leads on. Return whether anything was open.
 
         Raises
         ------
@@ -232,10 +232,11 @@ class TransactionalDelivery(Delivery):
             self._is_open = False
             self._take_rows()
             self._held.clear()
-        if self._is_ready and (not self._has_begun or self._has_aborted()):
-            self._has_begun, self._error = False, None
-            return
-        self._replace_producer()
+        had_begun = self._has_begun
+        if not self._is_ready or (had_begun and not self._has_aborted()):
+            self._replace_producer()
+        self._has_begun, self._error = False, None
+        return had_begun
 
     def _has_aborted(self) -> bool:
         error = self._error.error if self._error is not None else None
@@ -258,7 +259,7 @@ class TransactionalDelivery(Delivery):
             self._retried(monotonic() + self._timeout_s, self._producer.init_transactions)
         except KafkaException as error:
             raise TransactionFailed(self._bootstrap, error.args[0], "cannot begin transactions") from None
-        self._is_ready, self._has_begun, self._error = True, False, None
+        self._is_ready = True
 
     def close(self) -> None:
         """Abort what is open, if the broker takes that soon: nobody reads past it until then."""
