@@ -231,7 +231,7 @@ class ExactlyOnce:
         # First: a transaction that stays open holds up whoever reads committed records.
         await self._reset_until_it_works()
         self._require_hope(error)
-        if error.is_fenced:
+        if error.is_expelled:
             # The group tells the worker by itself; should it not, that was another's doing.
             logger.info("the transaction was aborted, since the group has gone on without this worker")
             delay_s = self._app.limits.session_timeout_s
@@ -256,7 +256,7 @@ class ExactlyOnce:
         """Raise an error that does not go away by trying again, or has not within the time for a delivery."""
         if error.is_permanent:
             raise error
-        if error.is_fenced:
+        if error.is_expelled:
             return
         now = monotonic()
         self._failing_since = self._failing_since or now

@@ -40,16 +40,13 @@ _RETRY_S = 0.05
 # How long an abort may take before the producer is replaced instead, which aborts as well.
 _ABORT_TIMEOUT_S = 2.0
 
-# The group has gone on without this worker, or its transaction took too long: nothing is wrong with either.
-_FENCED_CODES = frozenset(
+# The group has gone on without this worker.
+_EXPELLED_CODES = frozenset(
     {
         KafkaError.ILLEGAL_GENERATION,
         KafkaError.UNKNOWN_MEMBER_ID,
         KafkaError.FENCED_INSTANCE_ID,
         KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-        KafkaError._FENCED,
     }
 )
 
@@ -85,9 +82,9 @@ class TransactionFailed(BrokerUnavailable):
         super().__init__(bootstrap, f"{doing}: {error.str()}")
 
     @property
-    def is_fenced(self) -> bool:
-        """Whether somebody else goes on where this worker was: an everyday matter."""
-        return self.error.code() in _FENCED_CODES
+    def is_expelled(self) -> bool:
+        """Whether others of the group go on where this worker was: an everyday matter."""
+        return self.error.code() in _EXPELLED_CODES
 
     @property
     def is_permanent(self) -> bool:
@@ -282,7 +279,7 @@ class TransactionalDelivery(Delivery):
                 [TopicPartition(tp.topic, tp.partition, offset)], metadata, self._timeout_s
             )
         except KafkaException as error:
-            if error.args[0].code() in _FENCED_CODES:
+            if error.args[0].code() in _EXPELLED_CODES:
                 return True
             raise self._note(error.args[0], "cannot commit offsets in a transaction") from None
         finally:

@@ -143,7 +143,7 @@ def test_a_member_that_the_group_does_not_have_is_refused_and_its_outputs_are_ne
     case.delivery.cut()
     with pytest.raises(TransactionFailed) as caught:
         case.commit(1, group_metadata(case.group, 1, "nobody"))
-    assert (caught.value.is_fenced, caught.value.is_permanent) == (True, False)
+    assert (caught.value.is_expelled, caught.value.is_permanent) == (True, False)
     case.produce(b"too late")
     case.delivery.reset()
     assert case.delivery.n_held == 0
@@ -178,7 +178,7 @@ def test_a_producer_that_took_over_its_name_fences_it_and_it_starts_again(make_c
     case.delivery.cut()
     with pytest.raises(TransactionFailed) as caught:
         case.commit(1)
-    assert caught.value.is_fenced
+    assert (caught.value.is_expelled, caught.value.is_permanent) == (False, False)
     case.delivery.reset()
     case.delivery.open()
     case.produce(b"again")
@@ -226,4 +226,4 @@ def test_a_broker_that_is_away_is_a_failure_that_may_pass() -> None:
     for _ in range(2):
         with pytest.raises(TransactionFailed, match="cannot begin transactions") as caught:
             case.delivery.reset()
-        assert (caught.value.is_fenced, caught.value.is_permanent) == (False, False)
+        assert (caught.value.is_expelled, caught.value.is_permanent) == (False, False)
