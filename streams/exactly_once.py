@@ -81,7 +81,9 @@ class ExactlyOnce:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="modelstream-transactions")
         self._lock = asyncio.Lock()
         self._offsets: Consumer | None = None
-        self._metadata: bytes | None = None
+        #: As whom the partitions assigned last are read, and as whom those were that the open transaction is of.
+        self._assigned_as = self._reads_as = b""
+        self._is_closed = False
         #: Since when no transaction has succeeded, and how many have failed in a row.
         self._failing_since: float | None = None
         self._n_failures = 0
@@ -115,7 +117,7 @@ class ExactlyOnce:
         self._delivery.reset()
         tp = TP(source, 0)
         # The committed offset: where a broker takes it from just anybody, nothing changes.
-        offset = self._ask([tp], _ABORT_CHECK_S)[tp] or 0
+        offset = self._ask([tp], _ABORT_CHECK_S).get(tp) or 0
         nobody = group_metadata(self._app.conf.id, 1, "nobody")
         if not self._delivery.is_fencing(nobody, tp, offset):
             raise ConfigError(
@@ -142,15 +144,18 @@ class ExactlyOnce:
     def assigned(self, generation: int, member_id: str, instance_id: str | None) -> None:
         """Note as whom the partitions assigned now are read.
 
-        What they are read as when it comes to the commit may be another: a worker that was expelled, and has joined
-        again since, must not commit what it read before.
+        When it comes to a commit that may be another: a worker that was expelled, and has joined again since, must not
+        commit what it read before.
         """
-        self._metadata = group_metadata(self._app.conf.id, generation, member_id, instance_id)
+        self._assigned_as = group_metadata(self._app.conf.id, generation, member_id, instance_id)
+        self._failing_since, self._n_failures = None, 0
 
     async def begin_reading(self, tps: set[TP]) -> dict[TP, int | None]:
         """Abort what an earlier assignment left, and return where to read these partitions from."""
+        reads_as = self._assigned_as
         async with self._lock:
             await self._reset_until_it_works()
+            self._reads_as = reads_as
             if not tps:
                 return {}
             # Longer than any transaction lasts that might hold these offsets.
@@ -201,6 +206,8 @@ class ExactlyOnce:
     async def _commit(self) -> bool:
         async with self._lock:
             consumer = self._app.consumer
+            if self._is_closed:
+                return False
             try:
                 rows = await self._run(self._delivery.cut)
                 if not rows:
@@ -214,8 +221,7 @@ class ExactlyOnce:
                 offsets = {
                     tp: offset for tp in consumer.ledger.partitions if (offset := consumer.ledger.committable(tp))
                 }
-                assert self._metadata is not None
-                await self._run(self._delivery.commit, offsets, self._metadata)
+                await self._run(self._delivery.commit, offsets, self._reads_as)
             except TransactionFailed as error:
                 await self._fail(error)
                 return False
@@ -276,10 +282,12 @@ class ExactlyOnce:
     async def abandon(self) -> None:
         """Abort a transaction of partitions that another worker has now."""
         async with self._lock:
-            await self._reset_until_it_works()
+            if not self._is_closed:
+                await self._reset_until_it_works()
 
     async def close(self) -> None:
         """Abort what is open, within a moment."""
+        self._is_closed = True
 
         async def finish() -> None:
             await self._run(self._delivery.close)
