@@ -39,7 +39,7 @@ T = TypeVar("T")
 _ABORT_CHECK_S = 15.0
 
 # How long one question for the committed offsets may take, and so how long the worker's end waits for it.
-_ASK_S = 1.0
+_ASK_S = 2.0
 
 # How long until a transaction is tried again; doubled up to the second one, and jittered.
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 2.0
@@ -80,7 +80,6 @@ class ExactlyOnce:
         self._delivery = delivery
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="modelstream-transactions")
         self._lock = asyncio.Lock()
-        self._offsets: Consumer | None = None
         #: As whom the partitions assigned last are read, and as whom those were that the open transaction is of.
         self._assigned_as = self._reads_as = b""
         self._is_closed = False
@@ -158,8 +157,9 @@ class ExactlyOnce:
             self._reads_as = reads_as
             if not tps:
                 return {}
-            # Longer than any transaction lasts that might hold these offsets.
-            return await self._run(self._ask, tps, self._app.transaction_timeout_s + _ABORT_CHECK_S)
+            # Longer than any transaction lasts that might hold these offsets, and than a broker may be away.
+            longest_s = self._app.transaction_timeout_s + _ABORT_CHECK_S
+            return await self._run(self._ask, tps, max(longest_s, self._app.limits.delivery_timeout_s))
 
     async def open(self) -> None:
         """Take outputs from now on."""
@@ -168,15 +168,14 @@ class ExactlyOnce:
 
     def _ask(self, tps: Iterable[TP], patience_s: float) -> dict[TP, int | None]:
         """Return the committed offsets, those of transactions under way awaited."""
-        if self._offsets is None:
-            # Read_committed asks for stable offsets; a commit shows in others only a moment after it returned.
-            config = self._app.data_plane_config() | {"isolation.level": "read_committed"}
-            self._offsets = Consumer(config, logger=logger)
         places = [TopicPartition(tp.topic, tp.partition) for tp in tps]
         deadline = monotonic() + patience_s
         while True:
+            # A new one each time: after the death of a broker one that had found its coordinator may look for it in
+            # vain. Read_committed asks for stable offsets; a commit shows in others only a moment after it returned.
+            consumer = Consumer(self._app.data_plane_config() | {"isolation.level": "read_committed"}, logger=logger)
             try:
-                found = self._offsets.committed(places, timeout=_ASK_S)
+                found = consumer.committed(places, timeout=_ASK_S)
                 for place in found:
                     if place.error is not None:
                         raise KafkaException(place.error)
@@ -190,6 +189,8 @@ class ExactlyOnce:
                     raise BrokerUnavailable(
                         self._app.settings.bootstrap, f"cannot read the group's offsets: {error.args[0].str()}"
                     ) from None
+            finally:
+                consumer.close()
 
     # -- transactions
 
@@ -288,13 +289,7 @@ class ExactlyOnce:
     async def close(self) -> None:
         """Abort what is open, within a moment."""
         self._is_closed = True
-
-        async def finish() -> None:
-            await self._run(self._delivery.close)
-            if self._offsets is not None:
-                await self._run(self._offsets.close)
-
-        await asyncio.wait({asyncio.ensure_future(finish())}, timeout=_CLOSE_TIMEOUT_S)
+        await asyncio.wait({asyncio.ensure_future(self._run(self._delivery.close))}, timeout=_CLOSE_TIMEOUT_S)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

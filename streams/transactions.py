@@ -70,6 +70,9 @@ _PERMANENT_CODES = frozenset(
     }
 )
 
+# A fatal error is raised by whatever serves callbacks; by the second one after it, Python calls that a SystemError.
+_RAISED = (KafkaException, SystemError)
+
 # Of records that an abort has taken back.
 _PURGED_CODES = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
@@ -158,8 +161,8 @@ class TransactionalDelivery(Delivery):
                 self._has_begun = True
             for output in outputs:
                 self._produce_records(output)
-        except KafkaException as error:
-            self._note(error.args[0], "cannot produce")
+        except _RAISED as error:
+            self._note(_kafka_error(error), "cannot produce")
         was_full = self._n_rows >= self._max_rows
         self._rows += rows
         self._n_rows += sum(n_rows for _, n_rows in rows)
@@ -184,7 +187,7 @@ class TransactionalDelivery(Delivery):
         """
         with self._lock:
             # Reports of failures are told by a poll.
-            self._producer.poll(0)
+            self._serve(lambda: self._producer.poll(0))
             if self._error is not None:
                 self._is_open = False
                 raise self._error
@@ -206,15 +209,15 @@ class TransactionalDelivery(Delivery):
         """
         deadline = monotonic() + self._timeout_s
         places = [TopicPartition(tp.topic, tp.partition, offset) for tp, offset in offsets.items()]
-        if self._producer.flush(self._timeout_s):
+        if self._serve(lambda: self._producer.flush(self._timeout_s)):
             self._note(KafkaError(KafkaError._TIMED_OUT), f"outputs not confirmed within {self._timeout_s:.0f} s")
         if self._error is not None:
             raise self._error
         try:
             self._retried(deadline, lambda s: self._producer.send_offsets_to_transaction(places, metadata, s))
             self._retried(deadline, lambda s: self._producer.commit_transaction(s))
-        except KafkaException as error:
-            raise self._note(error.args[0], "cannot commit a transaction") from None
+        except _RAISED as error:
+            raise self._note(_kafka_error(error), "cannot commit a transaction") from None
         self._has_begun = False
 
     def reset(self) -> bool:
@@ -242,8 +245,8 @@ class TransactionalDelivery(Delivery):
             return False
         try:
             self._producer.abort_transaction(_ABORT_TIMEOUT_S)
-        except KafkaException as failed:
-            logger.info("a transaction could not be aborted: %s", failed.args[0].str())
+        except _RAISED as failed:
+            logger.info("a transaction could not be aborted: %s", _kafka_error(failed).str())
             return False
         return True
 
@@ -254,8 +257,8 @@ class TransactionalDelivery(Delivery):
         self._is_new = False
         try:
             self._retried(monotonic() + self._timeout_s, self._producer.init_transactions)
-        except KafkaException as error:
-            raise TransactionFailed(self._bootstrap, error.args[0], "cannot begin transactions") from None
+        except _RAISED as error:
+            raise TransactionFailed(self._bootstrap, _kafka_error(error), "cannot begin transactions") from None
         self._is_ready = True
 
     def close(self) -> None:
@@ -278,23 +281,31 @@ class TransactionalDelivery(Delivery):
             self._producer.send_offsets_to_transaction(
                 [TopicPartition(tp.topic, tp.partition, offset)], metadata, self._timeout_s
             )
-        except KafkaException as error:
-            if error.args[0].code() in _EXPELLED_CODES:
+        except _RAISED as raised:
+            error = _kafka_error(raised)
+            if error.code() in _EXPELLED_CODES:
                 return True
-            raise self._note(error.args[0], "cannot commit offsets in a transaction") from None
+            raise self._note(error, "cannot commit offsets in a transaction") from None
         finally:
             self.reset()
         return False
 
     # --
 
+    def _serve(self, call: Callable[[], int]) -> int:
+        try:
+            return call()
+        except _RAISED as error:
+            self._note(_kafka_error(error), "cannot go on with a transaction")
+            return 0
+
     def _retried(self, deadline: float, call: Callable[[float], None]) -> None:
         while True:
             try:
                 call(max(deadline - monotonic(), _RETRY_S))
                 return
-            except KafkaException as error:
-                if not error.args[0].retriable() or monotonic() >= deadline or self._stopping.wait(_RETRY_S):
+            except _RAISED as error:
+                if not _kafka_error(error).retriable() or monotonic() >= deadline or self._stopping.wait(_RETRY_S):
                     raise
 
     def _on_failed_delivery(self, error: KafkaError | None, message: Message) -> None:
@@ -306,3 +317,8 @@ class TransactionalDelivery(Delivery):
         if self._error is None:
             self._error = TransactionFailed(self._bootstrap, error, doing)
         return self._error
+
+
+def _kafka_error(error: Exception) -> KafkaError:
+    found = error if isinstance(error, KafkaException) else error.__cause__
+    return found.args[0] if isinstance(found, KafkaException) else KafkaError(KafkaError._FATAL)

@@ -31,6 +31,8 @@ N_ROUNDS = 20
 TIMEOUT_S = EngineLimits().transaction_timeout_s
 #: How often the broker looks for transactions that took too long; by default every 10 s.
 CLEANUP_S = 1.0
+#: How long the worker of F18 stands between the offsets and the commit.
+PAUSE_S = 0.7
 #: Longer than the session of 6 s, and than a transaction may take, with Kafka's look for it.
 PAST_SESSION_S, PAST_TRANSACTION_S = 8.0, TIMEOUT_S + 2 * CLEANUP_S + 1.0
 
@@ -158,7 +160,7 @@ class _SlowToCommit(WorkerProcess):
     def __init__(self, stream: KnownStream) -> None:
         super().__init__([])
         self._script = stream.folder / "slow_commit.py"
-        self._script.write_text(_WORKER.format(folder=str(stream.folder), pause_s=0.5), encoding="utf-8")
+        self._script.write_text(_WORKER.format(folder=str(stream.folder), pause_s=PAUSE_S), encoding="utf-8")
         self._environ = [f"MODELSTREAM_PIPELINE={stream.file}", f"MODELSTREAM_BROKER={stream.bootstrap}"]
 
     def _command(self) -> list[str]:
@@ -203,9 +205,12 @@ class _Workers:
     def broker_killed(self) -> None:
         """Kill the broker when one worker's offsets are in the transaction, and it is not committed."""
         place = self._stream.folder / f"committing-{self.both[0].pid}"
+        wait_for(lambda: not place.exists(), "the commit before it", *self.both)
         wait_for(place.exists, "offsets in a transaction", *self.both)
-        self._kafka.kill()
+        assert self._kafka.pid is not None
+        os.kill(self._kafka.pid, signal.SIGKILL)
         require_bite(place.exists(), "the transaction was committed before the broker died")
+        self._kafka.kill()
         time.sleep(2)
         self._kafka.restart()
 
