@@ -40,6 +40,7 @@ _ABORT_CHECK_S = 15.0
 
 # How long one question for the committed offsets may take, and so how long the worker's end waits for it.
 _ASK_S = 2.0
+_RENEW_S = 8.0
 
 # How long until a transaction is tried again; doubled up to the second one, and jittered.
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 2.0
@@ -171,26 +172,37 @@ class ExactlyOnce:
         places = [TopicPartition(tp.topic, tp.partition) for tp in tps]
         deadline = monotonic() + patience_s
         while True:
-            # A new one each time: after the death of a broker one that had found its coordinator may look for it in
-            # vain. Read_committed asks for stable offsets; a commit shows in others only a moment after it returned.
-            consumer = Consumer(self._app.data_plane_config() | {"isolation.level": "read_committed"}, logger=logger)
-            try:
-                found = consumer.committed(places, timeout=_ASK_S)
-                for place in found:
-                    if place.error is not None:
-                        raise KafkaException(place.error)
-                return {
-                    TP(place.topic, place.partition): place.offset if place.offset >= 0 else None for place in found
-                }
-            except KafkaException as error:
-                if self._app.should_stop:
-                    return {}
-                if error.args[0].code() not in _ASK_AGAIN_CODES or monotonic() > deadline:
-                    raise BrokerUnavailable(
-                        self._app.settings.bootstrap, f"cannot read the group's offsets: {error.args[0].str()}"
-                    ) from None
-            finally:
-                consumer.close()
+            # After the death of a broker a consumer that had found its coordinator may look for it in vain, so one is
+            # not kept for long.
+            found = self._ask_one_consumer(places, min(deadline, monotonic() + _RENEW_S), deadline)
+            if found is not None:
+                return found
+
+    def _ask_one_consumer(
+        self, places: list[TopicPartition], until: float, deadline: float
+    ) -> dict[TP, int | None] | None:
+        # Read_committed asks for stable offsets; a commit shows in others only a moment after it returned.
+        consumer = Consumer(self._app.data_plane_config() | {"isolation.level": "read_committed"}, logger=logger)
+        try:
+            while True:
+                try:
+                    found = consumer.committed(places, timeout=_ASK_S)
+                    for place in found:
+                        if place.error is not None:
+                            raise KafkaException(place.error)
+                    return {TP(p.topic, p.partition): p.offset if p.offset >= 0 else None for p in found}
+                except KafkaException as error:
+                    if self._app.should_stop:
+                        return {}
+                    if error.args[0].code() not in _ASK_AGAIN_CODES or monotonic() > deadline:
+                        raise BrokerUnavailable(
+                            self._app.settings.bootstrap, f"cannot read the group's offsets: {error.args[0].str()}"
+                        ) from None
+                    if monotonic() > until:
+                        logger.info("waiting for the group's offsets: %s", error.args[0].str())
+                        return None
+        finally:
+            consumer.close()
 
     # -- transactions
 

@@ -31,6 +31,8 @@ N_ROUNDS = 20
 TIMEOUT_S = EngineLimits().transaction_timeout_s
 #: How often the broker looks for transactions that took too long; by default every 10 s.
 CLEANUP_S = 1.0
+#: A transaction's timeout, the producer's new start, and the question for offsets, one after the other and under load.
+HEALED_WITHIN_S = 180.0
 #: How long the worker of F18 stands between the offsets and the commit.
 PAUSE_S = 0.7
 #: Longer than the session of 6 s, and than a transaction may take, with Kafka's look for it.
@@ -84,10 +86,20 @@ def _transactions(worker: WorkerProcess) -> dict[str, int]:
     return found
 
 
+def _wait_long(condition: Callable[[], object], what: str, *workers: WorkerProcess) -> None:
+    """Wait as `wait_for`, for faults that take several timeouts to heal."""
+    deadline = time.monotonic() + HEALED_WITHIN_S
+    while not condition():
+        for worker in workers:
+            worker.check()
+        assert time.monotonic() < deadline, f"waited {HEALED_WITHIN_S:.0f} s for {what}"
+        time.sleep(0.1)
+
+
 def _wait_for_commits(worker: WorkerProcess, n_more: int = 1) -> float:
     """Wait until a worker has committed transactions; return the seconds."""
     started, before = time.monotonic(), _transactions(worker).get("committed", 0)
-    wait_for(lambda: _transactions(worker).get("committed", 0) >= before + n_more, "a transaction", worker)
+    _wait_long(lambda: _transactions(worker).get("committed", 0) >= before + n_more, "a transaction", worker)
     return time.monotonic() - started
 
 
@@ -177,7 +189,7 @@ class _Workers:
     def wait_until_shared(self) -> float:
         """Wait until both read and commit again; return the seconds."""
         started = time.monotonic()
-        wait_for(lambda: [len(w.stats().get("partitions", ())) for w in self.both] == [2, 2], "shares", *self.both)
+        _wait_long(lambda: [len(w.stats().get("partitions", ())) for w in self.both] == [2, 2], "shares", *self.both)
         for worker in self.both:
             _wait_for_commits(worker)
         return time.monotonic() - started
@@ -246,7 +258,7 @@ def test_f18_zombies_a_dead_coordinator_and_a_stolen_name(
             fault = faults[number % len(faults)]
             aborted = _transactions(workers.both[0])["aborted"]
             fault()
-            wait_for(
+            _wait_long(
                 lambda aborted=aborted: _transactions(workers.both[0]).get("aborted", 0) > aborted,
                 "the transaction to be aborted",
                 *workers.both,
