@@ -88,6 +88,8 @@ class Cluster:
             raise BrokerFailed(f"no broker answers on {address}: {error.args[0].str()}") from None
         self._probe = self._open_consumer()
         self._topics: list[str] = []
+        # Those that are written in transactions: among their offsets are also those of commits.
+        self._transactional: set[str] = set()
         #: Whether the broker's end offsets can be trusted; the embedded one names the *start* of the last batch.
         self._lists_ends = True
         self._tails: dict[str, _Tail] = {}
@@ -96,8 +98,10 @@ class Cluster:
         group = {"group.id": "modelstream-benchmark", "enable.auto.commit": False, "auto.offset.reset": "earliest"}
         return Consumer({**self._client, **group, "fetch.queue.backoff.ms": 10, "fetch.wait.max.ms": 20})
 
-    def create_topic(self, topic: str) -> None:
+    def create_topic(self, topic: str, *, transactional: bool = False) -> None:
         """Create an empty topic, whose records get the broker's time when it appends them."""
+        if transactional:
+            self._transactional.add(topic)
         config = {"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"}
         new = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1, config=config)
         try:
@@ -125,13 +129,17 @@ class Cluster:
                 raise BrokerFailed(f"{topic} holds {there} of {n} records")
 
     def count(self, topic: str) -> int:
-        """Return how many records are on a topic, over all of its partitions."""
+        """Return how many records are on a topic, over all of its partitions, commits of transactions among them."""
         if self._lists_ends:
             ends = (self._probe.get_watermark_offsets(part, timeout=_TIMEOUT_S) for part in _parts(topic))
             return sum(end for _, end in ends)
         if topic not in self._tails:
             self._tails[topic] = _Tail(self._open_consumer(), topic)
         return self._tails[topic].count()
+
+    def is_transactional(self, topic: str) -> bool:
+        """Return whether a topic's offsets are not all those of records."""
+        return topic in self._transactional
 
     def committed(self, group: str, topic: str) -> int:
         """Return how many records of a topic a group has committed, over all of its partitions."""
@@ -141,7 +149,8 @@ class Cluster:
 
     def read(self, topic: str, n: int) -> Iterator[list[Message]]:
         """Yield all records of a topic that nobody writes to any more, `n` of them or about that."""
-        left = self.count(topic) if self._lists_ends else n
+        is_counted = self._lists_ends and not self.is_transactional(topic)
+        left = self.count(topic) if is_counted else n
         consumer = self._open_consumer()
         consumer.assign(_parts(topic, offset=0))
         try:
@@ -150,7 +159,7 @@ class Cluster:
                 left -= len(messages)
             if left > 0:
                 raise BrokerFailed(f"{left} records of {topic} cannot be read")
-            while not self._lists_ends and (messages := consumer.consume(10_000, _QUIET_S)):
+            while not is_counted and (messages := consumer.consume(10_000, _QUIET_S)):
                 yield [_checked(message) for message in messages]
         finally:
             consumer.close()

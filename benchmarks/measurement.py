@@ -161,7 +161,7 @@ def measure(
     worker = Worker(command, root, workdir / "worker.log")
     exit_code = None
     try:
-        samples = _watch(worker, cluster, output_topic, len(expected))
+        samples = _watch(worker, cluster, input_topic, output_topic, len(expected))
     finally:
         exit_code = worker.stop()
     append_ms = check_outputs(cluster, output_topic, expected)
@@ -184,11 +184,17 @@ def measure(
     )
 
 
-def _watch(worker: Worker, cluster: Cluster, topic: str, n: int) -> list[Sample]:
+def _watch(worker: Worker, cluster: Cluster, source: str, topic: str, n: int) -> list[Sample]:
     """Sample the worker until the broker has all outputs."""
     samples = [worker.sample(0)]
     progress_at = time.monotonic()
-    while samples[-1].outputs < n:
+
+    def is_done() -> bool:
+        return samples[-1].outputs >= n and (
+            not cluster.is_transactional(topic) or cluster.committed(topic, source) == n
+        )
+
+    while not is_done():
         time.sleep(_SAMPLE_EVERY_S)
         samples.append(worker.sample(cluster.count(topic)))
         if samples[-1].outputs > samples[-2].outputs:

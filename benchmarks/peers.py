@@ -15,6 +15,7 @@ __all__ = ["MODULES", "prepare", "python_of"]
 MODULES = {
     "loop": "benchmarks.systems.loop",
     "modelstream": "benchmarks.systems.modelstream",
+    "modelstream-eos": "benchmarks.systems.modelstream_eos",
     "faust": "benchmarks.systems.faust_stock",
     "quix": "benchmarks.systems.quix",
     "quix-sink": "benchmarks.systems.quix_sink",

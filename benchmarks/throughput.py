@@ -29,7 +29,7 @@ from benchmarks.report import describe_environment, missed, print_table, summari
 __all__ = ["main"]
 
 #: The per-event systems get a part of the events: at their rates that takes as long, and a rate needs no more.
-PART_OF_EVENTS = {"loop": 1, "modelstream": 1, "quix": 4, "quix-sink": 2, "faust": 25}
+PART_OF_EVENTS = {"loop": 1, "modelstream": 1, "modelstream-eos": 1, "quix": 4, "quix-sink": 2, "faust": 25}
 
 DEFAULT_EVENTS = 1_000_000
 
@@ -66,7 +66,7 @@ class Bench:
         topic = f"{self.prefix}.{system}.{round_}"
         workdir = self.workdir / f"{system}-{round_}"
         workdir.mkdir()
-        self.cluster.create_topic(topic)
+        self.cluster.create_topic(topic, transactional=system == "modelstream-eos")
         # modelstream does not start without one. An event that lands there is a lost one to the check.
         self.cluster.create_topic(f"{topic}.dead")
         command = [
@@ -123,7 +123,7 @@ def _measure_all(bench: Bench, systems: Sequence[str], events: int, runs: int, w
                 raise RunFailed(f"{system}, round {round_}: {error}") from None
             found.append(run)
             click.echo(
-                f"round {round_}/{runs}  {system:<12} {run.events_per_s:>10,.0f} events/s"
+                f"round {round_}/{runs}  {system:<15} {run.events_per_s:>10,.0f} events/s"
                 f"  {run.cpu_us_per_event:>7.2f} µs CPU  {run.peak_rss_mb:>6.0f} MB",
                 err=True,
             )

@@ -62,11 +62,14 @@ class StageAgent:
     ----------
     app : App
         The app.
+    name : str
+        The agent's name in it.
     link : LinkChannel or None
         Where the batches for the next stage go.
     """
 
-    def __init__(self, app: App, link: LinkChannel | None) -> None:
+    def __init__(self, app: App, name: str, link: LinkChannel | None) -> None:
+        self.name = name
         self._app = app
         self._link = link
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -146,8 +149,6 @@ class StageAgent:
         app.counters.predictions += result.n_predictions
         for filtered in result.filtered:
             app.counters.filtered += len(filtered)
-            for source, n_rows in filtered.count_by_source():
-                app.consumer.finish(source.ticket, n_rows)
         self._count_rejected(result)
         for lineage in result.settled:
             for source, n_rows in lineage.count_by_source():
@@ -174,7 +175,7 @@ def attach_agents(app: App, built: BuiltPipeline) -> None:
     last = len(built.stages) - 1
     for position, stage in enumerate(built.stages):
         link = None if position == last else LinkChannel(app, maxsize=WAITING_BATCHES)
-        agent = StageAgent(app, link)
+        agent = StageAgent(app, f"{built.spec.pipeline}.{stage.step_id}", link)
         step = make_step(
             built, position, app.delivery, app.limits.max_output_bytes,
             downstream_s=app.downstream_s, pool=app.compute_pool, wake=agent.wake,
@@ -183,7 +184,7 @@ def attach_agents(app: App, built: BuiltPipeline) -> None:
         app.stage_agents.append(agent)
         if isinstance(step, InferStep):
             app.batch_statistics[stage.step_id] = step.statistics
-        app.agent(inbox, name=f"{built.spec.pipeline}.{stage.step_id}")(_as_function(agent))
+        app.agent(inbox, name=agent.name)(_as_function(agent))
         inbox = link
 
 

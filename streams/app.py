@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -30,9 +31,11 @@ from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.caching import cache_settings, warn_if_away
 from modelstream.streams.cluster import Cluster
 from modelstream.streams.delivery import Delivery
+from modelstream.streams.exactly_once import ExactlyOnce
 from modelstream.streams.ledger import Ticket
 from modelstream.streams.pipeline import load_pipeline
 from modelstream.streams.settings import BrokerSettings, EngineLimits
+from modelstream.streams.transactions import TransactionalDelivery
 from modelstream.streams.transport import Transport
 from modelstream.streams.web import add_pages
 
@@ -85,6 +88,8 @@ class App(faust.App):
         Where Kafka is.
     limits : EngineLimits, optional
         How much is held at once.
+    exactly_once : bool
+        Whether outputs and offsets are committed in transactions; for the app of a pipeline, as `create_app` makes it.
     **options : Any
         Faust's own settings.
     """
@@ -94,11 +99,18 @@ class App(faust.App):
     max_poll_interval_s = 300.0
 
     def __init__(
-        self, id: str, *, settings: BrokerSettings, limits: EngineLimits | None = None, **options: Any
+        self,
+        id: str,
+        *,
+        settings: BrokerSettings,
+        limits: EngineLimits | None = None,
+        exactly_once: bool = False,
+        **options: Any,
     ) -> None:
         self.settings = settings
         self.limits = limits or EngineLimits()
         self.counters = Counters()
+        self._is_exactly_once = exactly_once
         #: Lets what stages hold end well: caches write what they are to keep.
         self.close_stages: Callable[[], None] = lambda: None
         #: What the caches of stages have done, by step id.
@@ -123,7 +135,10 @@ class App(faust.App):
         defaults: dict[str, Any] = {
             "broker": ";".join(f"modelstream://{address}" for address in settings.bootstrap.split(",")),
             "broker_credentials": settings.faust(),
-            "broker_commit_interval": self.limits.commit_interval_s,
+            # Under exactly-once a transaction has its own time; this one must not end it before.
+            "broker_commit_interval": max(
+                self.limits.commit_interval_s, self.limits.transaction_interval_ms / 1000 if exactly_once else 0
+            ),
             "broker_session_timeout": self.limits.session_timeout_s,
             # Faust's default, and longer than a session, as it must be.
             "broker_request_timeout": max(90.0, 1.5 * self.limits.session_timeout_s),
@@ -164,19 +179,46 @@ class App(faust.App):
     def delivery(self) -> Delivery:
         """Make the one producer of predictions and dead letters."""
         limits = self.limits
-        return Delivery(
-            {
-                **self.settings.librdkafka(),
-                "enable.idempotence": True,
-                "acks": "all",
-                "linger.ms": limits.linger_ms,
-                # As Java's clients: a key's events, predictions and labels meet in partitions of the same number.
-                "partitioner": "murmur2_random",
-                "message.timeout.ms": int(limits.delivery_timeout_s * 1000),
-                "queue.buffering.max.messages": limits.max_unsent_records,
-                "message.max.bytes": limits.max_output_bytes + 100_000,
-            }
-        )
+        config: dict[str, Any] = {
+            **self.settings.librdkafka(),
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": limits.linger_ms,
+            # As Java's clients: a key's events, predictions and labels meet in partitions of the same number.
+            "partitioner": "murmur2_random",
+            "message.timeout.ms": int(limits.delivery_timeout_s * 1000),
+            "queue.buffering.max.messages": limits.max_unsent_records,
+            "message.max.bytes": limits.max_output_bytes + 100_000,
+        }
+        if not self._is_exactly_once:
+            return Delivery(config)
+        timeout_ms = int(self.transaction_timeout_s * 1000)
+        # A name of its own for each process: Kafka tells by the group's generation who may commit (KIP-447).
+        config["transactional.id"] = f"{self.conf.id}-{uuid.uuid4().hex}"
+        config["transaction.timeout.ms"] = timeout_ms
+        # librdkafka refuses a longer one. A record that comes too late is read again.
+        config["message.timeout.ms"] = min(config["message.timeout.ms"], timeout_ms)
+        return TransactionalDelivery(config, limits.max_transaction_rows, on_full=self._commit_soon)
+
+    @cached_property
+    def exactly_once(self) -> ExactlyOnce | None:
+        """Make what commits the transactions; None under at-least-once."""
+        return ExactlyOnce(self, self.delivery) if isinstance(self.delivery, TransactionalDelivery) else None
+
+    @property
+    def transaction_timeout_s(self) -> float:
+        """After which time Kafka aborts a transaction: twice that after which it should have been committed."""
+        return max(self.limits.transaction_timeout_s, 2 * self.limits.transaction_interval_ms / 1000)
+
+    @property
+    def holds_too_much(self) -> bool:
+        """Whether as many outputs are held back, by a transaction that is being committed, as may be under way."""
+        delivery = self.delivery
+        return isinstance(delivery, TransactionalDelivery) and delivery.n_held >= self.limits.max_rows_in_flight
+
+    def _commit_soon(self) -> None:
+        # On the data thread.
+        self.loop.call_soon_threadsafe(lambda: self.consumer.add_future(self.consumer.commit()))
 
     @property
     def kafka_topics(self) -> set[str]:
@@ -250,6 +292,8 @@ class App(faust.App):
     async def on_start(self) -> None:
         """Prepare the process."""
         await super().on_start()
+        if self.exactly_once is not None:
+            await self.exactly_once.start()
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
 
@@ -287,7 +331,13 @@ def create_app(
     batches = [stage.infer.batch for stage in built.spec.stages if stage.infer]
     if any(batch.target_p99_ms is not None for batch in batches):
         limits = replace(limits, linger_ms=min(limits.linger_ms, _TARGET_LINGER_MS))
-    app = App(built.spec.pipeline, settings=settings, limits=limits, consumer_group_instance_id=group_instance_id)
+    if built.spec.transaction_interval_ms is not None:
+        limits = replace(limits, transaction_interval_ms=built.spec.transaction_interval_ms)
+    exactly_once = built.spec.delivery == "exactly_once"
+    app = App(
+        built.spec.pipeline, settings=settings, limits=limits, exactly_once=exactly_once,
+        consumer_group_instance_id=group_instance_id,
+    )  # fmt: skip
     app.on_gap = built.spec.source.on_gap
     app.output_topic_names = {built.spec.sink.topic, built.spec.sink.dead_letter}
     timeouts_s = [(stage.infer.timeout_ms or 0) / 1000 for stage in built.spec.stages if stage.infer]

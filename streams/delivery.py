@@ -15,7 +15,9 @@ from itertools import repeat
 from operator import length_hint
 from typing import Any
 
+import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from numpy.typing import NDArray
 
 from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.headers import Headers
@@ -44,6 +46,8 @@ class Output:
         The tickets these records are due for, with the number of rows each.
     headers : sequence, optional
         Headers of each record; None where there are none, which is faster.
+    ticket_of_row : ndarray of int32, shape (n_records,), optional
+        Numbers that tell, in the order of `owed`, which ticket each record is due for; needed where there are several.
     """
 
     topic: str
@@ -51,6 +55,7 @@ class Output:
     values: Sequence[bytes | str | None]
     owed: list[tuple[Ticket, int]]
     headers: Sequence[Headers] | None = None
+    ticket_of_row: NDArray[np.int32] | None = None
 
 
 class Delivery:
@@ -64,15 +69,20 @@ class Delivery:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._bootstrap = str(config["bootstrap.servers"])
-        self._producer = Producer(
-            {**config, "delivery.report.only.error": True, "on_delivery": self._on_failed_delivery}, logger=logger
-        )
+        self._config = {**config, "delivery.report.only.error": True, "on_delivery": self._on_failed_delivery}
+        self._producer = self._new_producer()
         self._unconfirmed: list[tuple[Ticket, int]] = []
         self._failure: BrokerUnavailable | None = None
         self._stopping = threading.Event()
 
+    def _new_producer(self) -> Producer:
+        return Producer(self._config, logger=logger)
+
+    def begin(self, ticket: Ticket) -> None:
+        """Note that a batch is worked on from now on; batches of a partition come in their order."""
+
     def produce(self, output: Output) -> None:
-        """Hand an output to librdkafka; waits while its queue is full.
+        """Hand an output to librdkafka; waits while its queue is full. One without records says that rows need none.
 
         Raises
         ------

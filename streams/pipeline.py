@@ -197,6 +197,7 @@ class Pipeline:
     sink: SinkSpec | None
     models_dir: str
     delivery: str
+    transaction_interval_ms: float | None
     threads: int | None
     broker: str | None
     redis: str | None
@@ -209,6 +210,7 @@ class Pipeline:
         *,
         models_dir: str = "models",
         delivery: str = "at_least_once",
+        transaction_interval_ms: float | None = None,
         threads: int | None = None,
         broker: str | None = None,
         redis: str | None = None,
@@ -221,6 +223,7 @@ class Pipeline:
             sink=None,
             models_dir=models_dir,
             delivery=delivery,
+            transaction_interval_ms=transaction_interval_ms,
             threads=threads,
             broker=broker,
             redis=redis,
@@ -370,6 +373,7 @@ def load_pipeline(path: str | Path, overrides: Iterable[str] = ()) -> Pipeline:
         spec.source,
         models_dir=spec.models_dir,
         delivery=spec.delivery,
+        transaction_interval_ms=spec.transaction_interval_ms,
         threads=spec.threads,
         broker=spec.broker,
         redis=spec.redis,

@@ -60,6 +60,14 @@ class EngineLimits:
     #: Seconds without progress on a partition that has something to read, after which it is read anew; after as long
     #: again the worker ends. More than a model may take for a batch.
     stall_timeout_s: float = 60.0
+    #: Milliseconds until a transaction is committed, under exactly-once: what its consumers wait at the most. A commit
+    #: takes some 10 ms, in which outputs are held.
+    transaction_interval_ms: float = 100
+    #: Rows at which a transaction is committed before that.
+    max_transaction_rows: int = 100_000
+    #: Seconds after which Kafka aborts the transaction of a worker that has died: how long its outputs hold up those
+    #: who read only what is committed. Kafka Streams has the same.
+    transaction_timeout_s: float = 10.0
     #: Milliseconds the producer gathers records. Never 0: a produce request per few records starves the broker
     #: (p50 of 1.3 s at 20,000 events per second).
     linger_ms: float = 5

@@ -139,7 +139,9 @@ class PipelineSpec(Spec):
     models_dir: Text = "models"
     stages: Annotated[tuple[StageSpec, ...], AfterValidator(not_empty)]
     sink: SinkSpec
-    delivery: Literal["at_least_once"] = "at_least_once"
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    #: How long a transaction gathers outputs, under exactly_once; None for the default.
+    transaction_interval_ms: Annotated[float, Field(ge=10, le=60_000, allow_inf_nan=False)] | None = None
     threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
     broker: Annotated[str, checked(bootstrap_problem)] | None = None
     redis: Annotated[str, checked(redis_problem), AfterValidator(_no_password)] | None = None
@@ -149,6 +151,7 @@ class PipelineSpec(Spec):
         collect(
             [
                 *_topic_problems(self),
+                *_delivery_problems(self),
                 *_stage_problems(self.stages),
                 *_field_problems(self),
                 *_model_problems(self.stages),
@@ -174,6 +177,11 @@ def _topic_problems(spec: PipelineSpec) -> Iterator[tuple[Location, str]]:
         yield ("sink", "dead_letter"), f"{source!r} is the source's topic; a pipeline must not read its dead letters"
     if sink.dead_letter == sink.topic:
         yield ("sink", "dead_letter"), f"{sink.topic!r} is the topic of the predictions; dead letters need their own"
+
+
+def _delivery_problems(spec: PipelineSpec) -> Iterator[tuple[Location, str]]:
+    if spec.transaction_interval_ms is not None and spec.delivery != "exactly_once":
+        yield ("transaction_interval_ms",), "only delivery: exactly_once has transactions; add that, or leave it out"
 
 
 def _stage_problems(stages: tuple[StageSpec, ...]) -> Iterator[tuple[Location, str]]:

@@ -19,6 +19,7 @@ from modelstream.operators.operator import Operator, run_isolated
 from modelstream.streams.dead_letter import dead_letters
 from modelstream.streams.delivery import Delivery, Output
 from modelstream.streams.flight_record import FlightRecorder
+from modelstream.streams.ledger import Ticket
 from modelstream.streams.records import RecordBatch, read_priorities
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class StepResult:
     batches: list[EventBatch] = field(default_factory=list)
     #: Where the rows came from whose predictions or dead letters are on their way, or that were filtered.
     settled: list[Lineage] = field(default_factory=list)
-    #: Those of them that a business rule filtered: finished, since there is nothing to confirm.
+    #: Those of them that a business rule filtered.
     filtered: list[Lineage] = field(default_factory=list)
     #: Counts for the worker's statistics; events where this was the first stage.
     n_events: int = 0
@@ -118,6 +119,7 @@ class Step:
                     yield events
             elif batch.ticket is not None and batch.ticket.live:
                 result.n_events += len(batch)
+                self._delivery.begin(batch.ticket)
                 yield from self._decode(batch, result)
 
     def _decode(self, records: RecordBatch, result: StepResult) -> Iterable[EventBatch]:
@@ -150,6 +152,7 @@ class Step:
     def _settle(self, settled: Settled, result: StepResult) -> None:
         self._reject(settled.rejected, result)
         if settled.filtered is not None:
+            self._delivery.produce(Output(self._sink.topic, [], [], _owed(settled.filtered)))
             result.filtered.append(settled.filtered)
             _hand_over(settled.filtered, result)
         for kept in settled.all_kept:
@@ -171,10 +174,11 @@ class Step:
         # A character is at most four bytes of UTF-8, and the key, which counts too, stands in the value.
         if 8 * max(map(len, values)) > self._max_output_bytes:
             events, values = self._without_oversize(events, values, result)
-        owed = [(source.ticket, count) for source, count in events.lineage.count_by_source()]
+        lineage = events.lineage
         headers = FlightRecorder.headers(events) if self._sink.flight_record else None
-        self._delivery.produce(Output(self._sink.topic, events.keys, values, owed, headers))
-        _hand_over(events.lineage, result)
+        output = Output(self._sink.topic, events.keys, values, _owed(lineage), headers, lineage.source_index)
+        self._delivery.produce(output)
+        _hand_over(lineage, result)
         result.n_predictions += len(events)
 
     def _without_oversize(
@@ -347,6 +351,10 @@ def _hand_over(lineage: Lineage, result: StepResult) -> None:
     for source, n_rows in lineage.count_by_source():
         source.let_go(n_rows)
     result.settled.append(lineage)
+
+
+def _owed(lineage: Lineage) -> list[tuple[Ticket, int]]:
+    return [(source.ticket, count) for source, count in lineage.count_by_source()]
 
 
 def _live_part(events: EventBatch) -> EventBatch:

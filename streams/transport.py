@@ -30,6 +30,7 @@ from faust.types import TP
 from mode import Service
 
 from modelstream.streams.batch_stream import BatchMessage, batch_topic
+from modelstream.streams.exactly_once import ExactlyOnce
 from modelstream.streams.fetch_window import FetchWindow
 from modelstream.streams.health import Health
 from modelstream.streams.ledger import Ledger, Ticket
@@ -52,6 +53,9 @@ _ACTIVITY_PER_POLL_INTERVAL = 5
 # How long the fetching consumer may take to close.
 _CLOSE_TIMEOUT_S = 1.0
 
+# While as many outputs are held back as events may be under way, how long before looking again.
+_HELD_POLL_S = 0.005
+
 # While draining, how long to wait before looking again whether the last batches are through.
 _DRAIN_POLL_S = 0.02
 
@@ -63,6 +67,7 @@ class BatchConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self.ledger: Ledger[TP] = Ledger()
         self.limits = self.app.limits
+        self._exactly_once: ExactlyOnce | None = self.app.exactly_once
         self._epoch = 0
         self._pump: Pump | None = None
         self._window = FetchWindow(self.limits.max_rows_in_flight, self.limits.max_bytes_in_flight)
@@ -122,6 +127,9 @@ class BatchConsumer(driver.Consumer):
     async def _fetch_batches(self) -> None:
         while not self.should_stop:
             await self._reading.wait()
+            if self.app.holds_too_much:
+                await asyncio.sleep(_HELD_POLL_S)
+                continue
             pump = self._pump
             assert pump is not None
             # The data thread is not kept waiting for records while it has batches to work on.
@@ -164,6 +172,13 @@ class BatchConsumer(driver.Consumer):
             )
             for tp, position in self._positions.items()
         }
+
+    @Service.task
+    async def _commit_transactions(self) -> None:
+        # Not Faust's own timer, which goes by seconds, and warns of every commit that takes longer than its interval.
+        while self._exactly_once is not None and not self.should_stop:
+            await self.sleep(self.limits.transaction_interval_ms / 1000)
+            await self.commit()
 
     @Service.task
     async def _show_activity(self) -> None:
@@ -209,8 +224,11 @@ class BatchConsumer(driver.Consumer):
 
     async def _read_from_committed(self, epoch: int) -> None:
         tps = set(self._assigned)
-        committed = await self._thread.call_thread(self._committed, tps) if tps else {}
-        if epoch != self._epoch:
+        if self._exactly_once is not None:
+            committed = await self._exactly_once.begin_reading(tps)
+        else:
+            committed = await self._thread.call_thread(self._committed, tps) if tps else {}
+        if epoch != self._epoch or self.should_stop:
             return  # another rebalance; its end starts over
         self.ledger.assign(committed)
         reset = OFFSET_END if self.app.conf.consumer_auto_offset_reset == "latest" else OFFSET_BEGINNING
@@ -223,6 +241,8 @@ class BatchConsumer(driver.Consumer):
                 self._pump = Pump(self.app.data_plane_config(), self.limits.fetch_max_records, self.app.on_gap)
             start = {tp: reset if offset is None else offset for tp, offset in committed.items()}
             await self.app.on_data_thread(self._pump.assign, start, epoch)
+            if self._exactly_once is not None:
+                await self._exactly_once.open()
             if epoch != self._epoch:
                 return
             self._reading.set()
@@ -244,6 +264,10 @@ class BatchConsumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Keep aiokafka from fetching batch partitions; the data plane reads them."""
         self._assigned = self._batch_tps(assigned)
+        if self._exactly_once is not None:
+            # The group does not go on before this returns, so these belong together.
+            coordinator = self._thread._ensure_consumer()._coordinator
+            self._exactly_once.assigned(generation_id, coordinator.member_id, coordinator._group_instance_id)
         if self._assigned:
             self._thread._ensure_consumer().pause(*map(driver.ensure_aiokafka_TP, self._assigned))
         await super().on_partitions_assigned(assigned, generation_id)
@@ -272,6 +296,27 @@ class BatchConsumer(driver.Consumer):
             # Not waited for: a model may hang on the data thread, and the group must not wait for that.
             self.add_future(self.app.on_data_thread(self._pump.unassign))
         self.ledger.drop(self._batch_tps(revoked))
+        if self._exactly_once is not None:
+            self.add_future(self._exactly_once.abandon())
+
+    def give_up(self) -> int:
+        """Give up what is under way, after a failed transaction; return what `read_again` must be told."""
+        self._epoch += 1
+        self._reading.clear()
+        self._window.clear()
+        # Also what is finished: its outputs are not on Kafka.
+        self.ledger.assign({})
+        self.app.wake_stages()
+        return self._epoch
+
+    def read_again(self, epoch: int, delay_s: float) -> None:
+        """Read what was given up again after some time, if nothing else happens before."""
+        self.add_future(self._read_again(epoch, delay_s))
+
+    async def _read_again(self, epoch: int, delay_s: float) -> None:
+        await self.sleep(delay_s)
+        if epoch == self._epoch and not self.app.rebalancing and not self.should_stop:
+            self.start_reading()
 
     async def wait_empty(self) -> None:
         """Finish and commit the batches under way, within the drain timeout; then the stock messages."""
@@ -323,6 +368,8 @@ class BatchConsumer(driver.Consumer):
     async def on_stop(self) -> None:
         """End the data plane."""
         await super().on_stop()
+        if self._exactly_once is not None:
+            await self._exactly_once.close()
         if self._pump is not None:
             # Not waited for long: a model may hang on the data thread, and the end of the process closes it as well.
             with contextlib.suppress(TimeoutError):
@@ -332,6 +379,8 @@ class BatchConsumer(driver.Consumer):
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Commit what is finished, after asking the broker which outputs it has."""
+        if self._exactly_once is not None:
+            return await self._exactly_once.commit()
         await self.app.confirm_outputs(self.finish)
         return await super().force_commit(topics, start_new_transaction=start_new_transaction)
 

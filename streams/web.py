@@ -65,7 +65,8 @@ def stats_of(app: App) -> dict[str, Any]:
         The counters in events; ``partitions``, the partitions of the source topic that this worker reads, as
         ``topic[number]``; ``open_batches``, batches taken up and not yet finished; ``cache``, for each stage that has
         one its `CacheCounters`, in events and in calls of Redis; ``batches``, for each stage that infers, what became
-        of its micro-batches (`BatchStatistics.as_dict`).
+        of its micro-batches (`BatchStatistics.as_dict`); ``transactions``, under exactly-once, how many were committed
+        and aborted, and the events of the open one.
     """
     ledger = app.consumer.ledger
     return {
@@ -74,6 +75,7 @@ def stats_of(app: App) -> dict[str, Any]:
         "open_batches": ledger.open_tickets,
         "batches": {step_id: statistics.as_dict() for step_id, statistics in app.batch_statistics.items()},
         "cache": {step_id: asdict(counters) for step_id, counters in app.caches.items()},
+        **({"transactions": app.exactly_once.stats()} if app.exactly_once is not None else {}),
     }
 
 

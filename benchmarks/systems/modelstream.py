@@ -32,20 +32,20 @@ tensor = "value"
 """
 
 
-def write_pipeline(job: Job) -> Path:
-    """Write the pipeline file, and the registry beside it; return the file."""
+def write_pipeline(job: Job, more: str = "") -> Path:
+    """Write the pipeline file, with some lines more, and the registry beside it; return the file."""
     folder = job.workdir / "models" / "mlp" / "1"
     folder.mkdir(parents=True)
     shutil.copyfile(job.model, folder / "model.onnx")
     (folder / "model.toml").write_text(_CONTRACT.format(sha256=hashlib.sha256(job.model.read_bytes()).hexdigest()))
     pipeline = job.workdir / "pipeline.yaml"
-    pipeline.write_text(_PIPELINE.format(job=job))
+    pipeline.write_text(_PIPELINE.format(job=job) + more)
     return pipeline
 
 
-def main() -> None:
+def main(more: str = "") -> None:
     job = Job.from_command_line()
-    command = ["modelstream", "run", str(write_pipeline(job)), "--broker", job.broker, "--without-web"]
+    command = ["modelstream", "run", str(write_pipeline(job, more)), "--broker", job.broker, "--without-web"]
     # This process becomes the worker: who measures it measures the command, and nothing of this file.
     os.execv(sys.executable, [sys.executable, "-m", *command])
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import click
 
-from modelstream.models.errors import ModelStreamError
+from modelstream.models.errors import ConfigError, ModelStreamError
 from modelstream.streams.app import create_app
 from modelstream.streams.caching import cache_settings, warn_if_away
 from modelstream.streams.cli.common import (
+    EXIT_CONFIG,
+    EXIT_FAILED,
     broker_option,
     broker_settings,
     pipeline_argument,
@@ -125,7 +127,7 @@ def command(
         run_worker(app)
     except ModelStreamError as error:
         click.echo(f"modelstream: error: {error}", err=True)
-        code = 1
+        code = EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED
     counters = app.counters
     logger.info(
         "%s has ended: %d events, %d filtered, %d predictions, %d dead letters", spec.pipeline, counters.events,

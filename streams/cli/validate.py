@@ -25,7 +25,7 @@ from modelstream.streams.cli.common import (
 from modelstream.streams.graph import rules_lines
 from modelstream.streams.input_notes import input_notes
 from modelstream.streams.known_columns import unchecked_notes
-from modelstream.streams.spec import DeclaredColumns, PipelineSpec, PresentFields, StageSpec
+from modelstream.streams.spec import DeclaredColumns, PresentFields, StageSpec
 from modelstream.streams.stage_spec import RulesSpec
 from modelstream.streams.wording import counted
 
@@ -49,20 +49,22 @@ Examples:
 def command(pipeline: Path, broker: str | None, redis: str | None, overrides: tuple[str, ...], offline: bool) -> None:
     """Check PIPELINE: its file, its functions, its models against their contracts, and its topics.
 
-    The topics are checked if a broker is named, by --broker, MODELSTREAM_BROKER or the file. Exit code 0 means that
-    `run` would start, 2 that something is wrong with the configuration, 1 that the broker does not answer.
+    The topics are checked if a broker is named, by --broker, MODELSTREAM_BROKER or the file; and that the broker can do
+    exactly-once, if the pipeline asks for it. Exit code 0 means that `run` would start, 2 that something is wrong with
+    the configuration, 1 that the broker does not answer.
     """
     described = read_pipeline(pipeline, overrides)
     cache = cache_settings(described.spec, redis, os.environ)
     built = described.build(redis_url=cache.url if cache else None)
-    topics = _check_topics(pipeline, built.spec, broker, offline)
+    topics = _check_topics(pipeline, built, broker, offline)
     for label, text in _summary(built):
         click.echo(f"{label:<9} {text}")
     click.echo(f"{'broker':<9} {topics}")
     click.echo("ok")
 
 
-def _check_topics(pipeline: Path, spec: PipelineSpec, broker: str | None, offline: bool) -> str:
+def _check_topics(pipeline: Path, built: BuiltPipeline, broker: str | None, offline: bool) -> str:
+    spec = built.spec
     if offline:
         return "not asked (--offline)"
     if not (broker or os.environ.get("MODELSTREAM_BROKER") or spec.broker):
@@ -71,6 +73,12 @@ def _check_topics(pipeline: Path, spec: PipelineSpec, broker: str | None, offlin
     counts = require_topics(
         settings, spec, pipeline, reads=["source.topic"], writes=["sink.topic", "sink.dead_letter"], group=spec.pipeline
     )
+    if spec.delivery == "exactly_once":
+        # Imported here: most pipelines are checked without an app.
+        from modelstream.streams.app import create_app
+
+        if (exactly_once := create_app(built, settings).exactly_once) is not None:
+            exactly_once.check(spec.source.topic)
     return f"{settings.bootstrap}, has " + ", ".join(
         f"{topic} ({counted(n, 'partition')})" for topic, n in counts.items()
     )

@@ -21,7 +21,7 @@ from modelstream.operators.batch import EventBatch
 from modelstream.operators.operator import Operator
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.delivery import Output
-from modelstream.streams.ledger import Ledger
+from modelstream.streams.ledger import Ledger, Ticket
 from modelstream.streams.records import RecordBatch
 from modelstream.streams.steps import Step, make_step
 
@@ -33,6 +33,9 @@ class Outbox:
 
     def __init__(self) -> None:
         self.outputs: list[Output] = []
+
+    def begin(self, ticket: Ticket) -> None:
+        """Nothing is held back here."""
 
     def produce(self, output: Output) -> None:
         self.outputs.append(output)

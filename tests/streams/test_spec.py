@@ -123,6 +123,17 @@ def test_defaults() -> None:
     assert validated(InferSpec, {"models": ["m"], "cache": {}}).cache == CacheSpec(ttl_s=300)
 
 
+def test_exactly_once_has_transactions() -> None:
+    assert parse_spec(small(delivery="exactly_once")).transaction_interval_ms is None
+    assert parse_spec(small(delivery="exactly_once", transaction_interval_ms=250)).transaction_interval_ms == 250
+    [problem] = problems(small(transaction_interval_ms=250))
+    assert problem == (
+        "transaction_interval_ms: only delivery: exactly_once has transactions; add that, or leave it out"
+    )
+    for wrong in (5, 60_001, "soon", float("nan"), True):
+        assert len(problems(small(delivery="exactly_once", transaction_interval_ms=wrong))) == 1
+
+
 def test_a_spec_does_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         parse_spec(small()).pipeline = "q"  # type: ignore[misc]
@@ -184,8 +195,8 @@ TOPIC_RULE = "is no Kafka topic name; use at most 249 letters, digits, '.', '_' 
             "sink.dead_letter: 'in' is the source's topic; a pipeline must not read its dead letters",
         ),
         (
-            small(delivery="exactly_once"),
-            "delivery: must be at_least_once, not 'exactly_once'",
+            small(delivery="exactly_onc"),
+            "delivery: must be one of at_least_once, exactly_once, not 'exactly_onc'; did you mean 'exactly_once'?",
         ),
         (small(broker="localhost"), "broker: must be HOST:PORT, or several with commas between, not 'localhost'"),
         (
@@ -292,7 +303,7 @@ def test_every_problem_is_listed_the_unknown_keys_first() -> None:
         "sink.topc: unknown key; did you mean 'topic'?",
         f"pipeline: 'P' {NAME_RULE}",
         "stages[1].infer.models[0]: '@' is no model; write NAME or NAME@VERSION",
-        "delivery: must be at_least_once, not 'never'",
+        "delivery: must be one of at_least_once, exactly_once, not 'never'",
     ]
 
 

@@ -22,7 +22,7 @@ from modelstream import Pipeline, extract, filter_events, infer
 from modelstream.operators.batch import EventBatch
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.delivery import Output
-from modelstream.streams.ledger import Ledger
+from modelstream.streams.ledger import Ledger, Ticket
 from modelstream.streams.records import RecordBatch, read_priorities
 from modelstream.streams.steps import Step, StepResult, make_step
 
@@ -33,7 +33,11 @@ class Outbox:
     """Keeps what is handed to the producer."""
 
     def __init__(self) -> None:
+        self.begun: list[Ticket] = []
         self.outputs: list[Output] = []
+
+    def begin(self, ticket: Ticket) -> None:
+        self.begun.append(ticket)
 
     def produce(self, output: Output) -> None:
         self.outputs.append(output)
@@ -148,6 +152,20 @@ def test_every_row_is_settled_once_and_a_partition_keeps_its_order(
             settled.update(dict(lineage.count_by_source()))
     assert all(n_rows == len(batch) for batch, n_rows in settled.items())
     assert settled.total() == fates.total()
+    # Each with its output, its dead letter, or the word that it needs none; a partition's batches begun in their order.
+    owed: Counter[Ticket] = Counter()
+    for output in outbox.outputs:
+        for ticket, n_rows in output.owed:
+            owed[ticket] += n_rows
+    assert owed == {batch.ticket: len(batch) for batch in settled}
+    assert set(outbox.begun) == set(owed)
+    for partition in range(3):
+        ends = [
+            ticket.end_offset
+            for ticket in outbox.begun
+            if ticket.partition is reader.ledger._partitions[TP("in", partition)]
+        ]
+        assert ends == sorted(ends)
 
 
 def test_a_dead_letter_is_of_its_own_record_in_a_batch_that_is_decoded_in_pieces(

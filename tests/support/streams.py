@@ -82,12 +82,12 @@ class KnownStream:
         """Produce one event a number, keyed so that the events of a key come in the order of their numbers."""
         produce_all(self.bootstrap, self.source, (known_record(n, n_keys) for n in numbers))
 
-    def outcome(self, numbers: Iterable[int]) -> Outcome:
+    def outcome(self, numbers: Iterable[int], *, isolation: str = "read_uncommitted") -> Outcome:
         """Read the output topics to their ends and compare with what was sent."""
         sent = {f"e{n}": n for n in numbers}
         found: Counter[str] = Counter()
         wrong, out_of_order, last = [], 0, dict[bytes | None, int]()
-        for record in read_all(self.bootstrap, self.sink):
+        for record in read_all(self.bootstrap, self.sink, isolation=isolation):
             prediction = orjson.loads(record.value or b"")
             event_id, value = prediction["event_id"], prediction["predictions"]["triple"]["value"]
             if value != 3 * sent[event_id] + 1 or record.key is None or prediction["key"] != record.key.decode():
@@ -96,7 +96,7 @@ class KnownStream:
                 out_of_order += last.get(record.key, -1) > sent[event_id]
                 last[record.key] = sent[event_id]
             found[event_id] += 1
-        dead = read_all(self.bootstrap, self.dead)
+        dead = read_all(self.bootstrap, self.dead, isolation=isolation)
         put_aside = {letter.value for letter in dead}
         lost = {event_id for event_id, n in sent.items() if not found[event_id] and _event(n) not in put_aside}
         return Outcome(lost, found.total() - len(found), wrong, out_of_order, dead, found)

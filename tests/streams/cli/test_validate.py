@@ -123,6 +123,32 @@ def test_the_topics_of_a_named_broker_are_checked(run, project, kafka, make_topi
     assert done.stdout.endswith("\nok\n")
 
 
+@pytest.mark.kafka
+def test_a_broker_that_can_do_exactly_once(run, project, kafka, make_topics):
+    source, sink, dead = make_topics(kafka, "events", "predictions", "dead")
+    topics = (f"source.topic={source}", f"sink={{topic: {sink}, dead_letter: {dead}}}", "delivery=exactly_once")
+    done = run(
+        "validate", project, "--broker", kafka.bootstrap, *(part for topic in topics for part in ("--set", topic))
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("pipeline  flights, exactly once\n")
+
+
+@pytest.mark.embedded
+def test_a_broker_that_cannot_do_exactly_once(run, project, embedded_broker, make_topics):
+    broker = embedded_broker
+    source, sink, dead = make_topics(broker, "events", "predictions", "dead")
+    topics = (f"source.topic={source}", f"sink={{topic: {sink}, dead_letter: {dead}}}", "delivery=exactly_once")
+    done = run(
+        "validate", project, "--broker", broker.bootstrap, *(part for topic in topics for part in ("--set", topic))
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"modelstream: error: delivery: exactly_once is not possible with the broker {broker.bootstrap}: it accepts "
+        "offsets of workers that are not in their group; use Apache Kafka 2.5 or newer, or at_least_once\n"
+    )
+
+
 def test_offline_asks_no_broker(run, project):
     nowhere = f"127.0.0.1:{free_port()}"
     done = run("validate", project, "--offline", MODELSTREAM_BROKER=nowhere)
