@@ -187,6 +187,11 @@ class Watcher(threading.Thread):
         finally:
             consumer.close()
 
+    @property
+    def partitions(self) -> list[int]:
+        """Partitions of the topic of predictions."""
+        return sorted(self._next)
+
     def finish(self) -> None:
         """Read to the end of every partition, and stop."""
         ends = end_offsets(self._stream.bootstrap, self._stream.sink)

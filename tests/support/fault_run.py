@@ -12,7 +12,7 @@ from typing import Self
 from support.evidence import AckedLoad, Event, Watcher, known_event, write_afterwards
 from support.load import Mark
 from support.oracle import Files, Verdict, judge, latencies_ms, quantile, recovery_s
-from support.streams import KnownStream, wait_for
+from support.streams import DEADLINE_S, KnownStream, wait_for
 
 from modelstream.streams.settings import EngineLimits
 from modelstream.streams.worker_process import WorkerProcess
@@ -93,20 +93,21 @@ class FaultRun:
         self.wait_for_shares(*found)
         return found
 
-    def wait_for_shares(self, *workers: WorkerProcess) -> None:
-        """Wait until the workers have all partitions, in equal shares, and each has answered something."""
-        n_each = len(self.watcher_partitions) // len(workers)
+    def workers_without_load(self, n_workers: int, *options: str) -> list[WorkerProcess]:
+        """Start workers and wait until each has its share."""
+        found = [self.worker(*options) for _ in range(n_workers)]
+        self.wait_for_shares(*found, answered=0)
+        return found
+
+    def wait_for_shares(self, *workers: WorkerProcess, answered: int = 1) -> None:
+        """Wait until the workers have all partitions, in equal shares, and each has answered some events."""
+        n_each = len(self.watcher.partitions) // len(workers)
 
         def fair() -> bool:
             stats = [worker.stats() for worker in workers]
-            return all(len(s.get("partitions", ())) == n_each and s.get("predictions", 0) > 0 for s in stats)
+            return all(len(s.get("partitions", ())) == n_each and s.get("predictions", 0) >= answered for s in stats)
 
         wait_for(fair, f"{len(workers)} workers to have {n_each} partitions each", *workers)
-
-    @property
-    def watcher_partitions(self) -> Iterable[int]:
-        """Partitions of the topics."""
-        return self.watcher._next
 
     def note(self) -> Moment:
         """Note the moment of a fault, just before it."""
@@ -115,16 +116,18 @@ class FaultRun:
         self.moments.append(moment)
         return moment
 
-    def wait_until_recovered(self, moment_ms: float, *workers: WorkerProcess) -> None:
-        """Wait until events sent after a moment are answered: nothing that waited then is left."""
+    def wait_until_recovered(self, moment_ms: float, *workers: WorkerProcess, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until there are answers after a moment, and nothing that waited then is left."""
         due = self.load.n_acked
-        wait_for(lambda: self.watcher.last_ms > moment_ms and self.stream.lag() <= max(self.load.n_acked - due, 0),
-                 "what waited to be answered", *workers)  # fmt: skip
+        wait_for(
+            lambda: self.watcher.last_ms > moment_ms and self.stream.lag() <= max(self.load.n_acked - due, 0),
+            "what waited to be answered", *workers, deadline_s=deadline_s, every_s=0.2,
+        )  # fmt: skip
 
-    def settle(self, *workers: WorkerProcess) -> Verdict:
+    def settle(self, *workers: WorkerProcess, deadline_s: float = DEADLINE_S) -> Verdict:
         """End the load, let the workers finish everything and end, and judge."""
         self.load.stop(self.files)
-        self.stream.wait_until_committed(*workers)
+        self.stream.wait_until_committed(*workers, deadline_s=deadline_s)
         for worker in workers:
             worker.stop()
         self.watcher.finish()
