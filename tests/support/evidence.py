@@ -70,6 +70,7 @@ class AckedLoad(threading.Thread):
                 "message.timeout.ms": int(_MESSAGE_TIMEOUT_S * 1000),
                 "message.max.bytes": 20_000_000,
                 "queue.buffering.max.messages": 10_000_000,
+                "topic.metadata.refresh.interval.ms": 2_000,  # to see partitions that are added
                 "log_level": 0,
             }
         )

@@ -220,13 +220,16 @@ def _wrong_letters(sent: list[Sent], dead: list[Dead]) -> Iterator[str]:
 
 def _reordered(by_event: dict[str, list[Sent]], answers: dict[str, list[Predicted]]) -> int:
     firsts = sorted((found[0] for found in answers.values()), key=lambda p: (p.partition, p.offset))
-    latest: dict[str, int] = {}
+    latest: dict[tuple[str, int], int] = {}
     n_reordered = 0
     for prediction in firsts:
-        offsets = [record.offset for record in by_event.get(prediction.event_id, ()) if record.acked]
-        if offsets:
-            n_reordered += min(offsets) < latest.get(prediction.key, -1)
-            latest[prediction.key] = max(latest.get(prediction.key, -1), min(offsets))
+        # A key moves to another partition when partitions are added; order holds within each.
+        places = [(record.partition, record.offset) for record in by_event.get(prediction.event_id, ()) if record.acked]
+        if places:
+            partition, offset = min(places)
+            last = latest.get((prediction.key, partition), -1)
+            n_reordered += offset < last
+            latest[prediction.key, partition] = max(last, offset)
     return n_reordered
 
 
