@@ -19,7 +19,7 @@ def test_f23_the_topic_is_missing(make_run: Callable[..., FaultRun], publish: Ca
         missing = f"{run.stream.source}-missing"
         worker = run.worker(f"--set=source.topic={missing}", f"--set=sink.topic={run.stream.sink}")
         started = time.monotonic()
-        with pytest.raises(WorkerFailed, match="ended with code 1") as failure:
+        with pytest.raises(WorkerFailed, match="ended with code 2") as failure:
             wait_for(lambda: False, "the worker to end", worker)
         ended_s = time.monotonic() - started
         message = str(failure.value)

@@ -101,7 +101,8 @@ class AckedLoad(threading.Thread):
             )  # fmt: skip
             with self._lock:
                 self._n_waiting += 1
-            options = {} if record.partition is None else {"partition": record.partition}
+            options = {"partition": record.partition, "timestamp": record.timestamp_ms}
+            options = {name: value for name, value in options.items() if value is not None}
             self._producer.produce(
                 self._topic, record.value, record.key, headers=list(record.headers),
                 on_delivery=partial(self._on_delivery, sent), **options,

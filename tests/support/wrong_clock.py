@@ -1,14 +1,16 @@
-"""Workers whose wall clock is wrong: by libfaketime where it is installed, else by a Python module put in their way."""
+"""Workers whose wall clock is wrong, by a Python module put in their way.
+
+Not by libfaketime: that changes what C programs read, and not the deadlines of C11's `cnd_timedwait`, which librdkafka
+waits with, so that a worker under it cannot talk to any broker. Here librdkafka keeps the right clock; what Python code
+reads, which is all that the engine does with wall clocks, is wrong.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-#: Where Debian's package puts it; the MT variant is for processes with threads.
-_LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-
-# Python imports `sitecustomize` at its start. C code, librdkafka's, keeps the right clock.
+# Python imports `sitecustomize` at its start.
 _SITECUSTOMIZE = """\
 import time
 from pathlib import Path
@@ -36,26 +38,18 @@ class WrongClock:
 
     def __init__(self, folder: Path, offset_s: float = 0.0) -> None:
         self._file = folder / "clock-offset"
-        self._folder = folder / "clock-site"
-        self.by = "libfaketime" if _LIBRARIES else "sitecustomize"
+        self._module = folder / "clock" / "sitecustomize.py"
+        self._module.parent.mkdir()
+        self._module.write_text(_SITECUSTOMIZE.format(file=str(self._file)))
         self.jump(offset_s)
 
     def jump(self, offset_s: float) -> None:
         """Be wrong by another offset from now on."""
         scratch = self._file.with_suffix(".new")
-        scratch.write_text(f"{offset_s:+.3f}" if self.by == "libfaketime" else str(offset_s))
+        scratch.write_text(str(offset_s))
         scratch.rename(self._file)  # never read half written
 
     @property
     def environ(self) -> Mapping[str, str]:
         """What the processes need in their environment."""
-        if self.by == "libfaketime":
-            return {
-                "LD_PRELOAD": str(_LIBRARIES[0]),
-                "FAKETIME_TIMESTAMP_FILE": str(self._file),
-                "FAKETIME_CACHE_DURATION": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
-        self._folder.mkdir(exist_ok=True)
-        (self._folder / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(file=str(self._file)))
-        return {"PYTHONPATH": str(self._folder)}
+        return {"PYTHONPATH": str(self._module.parent)}
