@@ -51,6 +51,10 @@ _GC_THRESHOLD = 200_000
 # librdkafka's own limit is 2 GB; less than what a bomb could make of the memory of a small container.
 _MAX_RECEIVED_BYTES = 1_000_000_000
 
+# How long a request of the fetching consumer and of the producer may take. At librdkafka's 60 s, which is also how long
+# an output may wait for its confirmation, a connection that dies without a word takes the worker with it.
+_SOCKET_TIMEOUT_MS = 15_000
+
 # What a broker and a consumer add to the producer's linger before a prediction is seen: Kafka's own round trip.
 _ROUND_TRIP_S = 0.002
 
@@ -137,6 +141,7 @@ class App(faust.App):
             "enable.auto.offset.store": False,
             "auto.offset.reset": self.conf.consumer_auto_offset_reset,
             "fetch.wait.max.ms": limits.fetch_wait_max_ms,
+            "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
             # Also how large a compressed batch may become; at the default of 100 MB a larger one is never read.
             "receive.message.max.bytes": _MAX_RECEIVED_BYTES,
             # The default of 1 s is how long a partition rests after its queue was full.
@@ -158,6 +163,7 @@ class App(faust.App):
                 # As Java's clients: a key's events, predictions and labels meet in partitions of the same number.
                 "partitioner": "murmur2_random",
                 "message.timeout.ms": int(limits.delivery_timeout_s * 1000),
+                "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
                 "queue.buffering.max.messages": limits.max_unsent_records,
                 "message.max.bytes": limits.max_output_bytes + 100_000,
             }
