@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -38,9 +37,11 @@ class SmallDisk:
         if not self.mounted:
             resource.prlimit(broker, resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
             return
-        with (self.folder / "filler").open("wb") as file:
-            room = os.statvfs(self.folder)
-            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+        with (self.folder / "filler").open("wb", buffering=0) as file:
+            for n_bytes in (1_000_000, 1_000):  # to the last page, since the broker writes too
+                with suppress(OSError):
+                    while True:
+                        file.write(bytes(n_bytes))
 
     def free(self) -> None:
         """Give the room back. A limit goes with the process that it was set for."""

@@ -103,7 +103,7 @@ def test_f03_sigterm_in_the_middle_of_a_batch(
 
 def test_f03_sigterm_of_the_only_worker(make_run: Callable[..., FaultRun], publish: Callable[..., None]) -> None:
     stop_s = []
-    with make_run(partitions=2, batch_s=0.2, per_s=5_000) as run:
+    with make_run(partitions=2, batch_s=0.2, per_s=2_000) as run:
         for _ in range(5):
             worker = run.worker()
             wait_until_biting(worker)

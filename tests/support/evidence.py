@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from typing import NamedTuple, Self
@@ -52,13 +53,17 @@ class AckedLoad(threading.Thread):
     ----------
     stream : KnownStream
         Where to.
+    files : Files
+        Where it is noted.
     per_s : float
         Events per second; may be set while it runs.
     event_of : callable
         Makes the event of a number.
     """
 
-    def __init__(self, stream: KnownStream, per_s: float, event_of: Callable[[int], Event] = known_event) -> None:
+    def __init__(
+        self, stream: KnownStream, files: Files, per_s: float, event_of: Callable[[int], Event] = known_event
+    ) -> None:
         super().__init__(name="acked-load", daemon=True)
         self._topic, self._event_of = stream.source, event_of
         self.per_s = per_s
@@ -76,11 +81,9 @@ class AckedLoad(threading.Thread):
         )
         self._done = threading.Event()
         self._lock = threading.Lock()
-        self._sent: list[Sent | None] = []
-        self._n_waiting = 0
-        self.n_refused = 0
-        #: How many events of the steady rate there are so far.
-        self.count = 0
+        self._file = files.sent.open("wb")
+        #: How many events of the steady rate there are so far, and how many records the broker has acknowledged or not.
+        self.count = self.n_acked = self.n_refused = 0
 
     def run(self) -> None:
         due, last = 0.0, time.monotonic()
@@ -99,8 +102,6 @@ class AckedLoad(threading.Thread):
                 event_id, (record.key or b"").decode(errors="replace"), answer, digest_of(record.value),
                 -1, -1, time.time() * 1000.0, acked=False,
             )  # fmt: skip
-            with self._lock:
-                self._n_waiting += 1
             options = {"partition": record.partition, "timestamp": record.timestamp_ms}
             options = {name: value for name, value in options.items() if value is not None}
             self._producer.produce(
@@ -109,27 +110,20 @@ class AckedLoad(threading.Thread):
             )  # fmt: skip
 
     def _on_delivery(self, sent: Sent, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            sent = replace(sent, partition=message.partition(), offset=message.offset(), acked=True)
         with self._lock:
-            self._n_waiting -= 1
+            self.n_acked += error is None
             self.n_refused += error is not None
-            self._sent.append(
-                sent if error is not None else Sent(
-                    sent.event_id, sent.key, sent.answer, sent.digest, message.partition(), message.offset(), sent.at_ms
-                )
-            )  # fmt: skip
+            self._file.write(orjson.dumps(sent, option=orjson.OPT_APPEND_NEWLINE))
 
-    @property
-    def n_acked(self) -> int:
-        """How many records the broker has acknowledged."""
-        return len(self._sent) - self.n_refused
-
-    def stop(self, files: Files) -> None:
-        """Stop, wait until the broker has said something about every record, and write the file of what was sent."""
+    def stop(self) -> None:
+        """Stop, and wait until the broker has said something about every record, so that the file is complete."""
         self._done.set()
         self.join()
         left = self._producer.flush(FLUSH_DEADLINE_S)
         assert not left, f"{left} events are neither acknowledged nor refused"
-        write_lines(files.sent, (sent for sent in self._sent if sent is not None))
+        self._file.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -138,6 +132,10 @@ class AckedLoad(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self.join()
+        # What is still under way, where a run ended early, has no file to be noted in.
+        self._producer.purge()
+        self._producer.flush(1)
+        self._file.close()
 
 
 class Watcher(threading.Thread):

@@ -69,7 +69,7 @@ class FaultRun:
         self.stream, self.rng, self.per_s = stream, rng, per_s
         self.broker = broker or stream.bootstrap
         self.files = Files(stream.folder)
-        self.load = AckedLoad(stream, per_s, event_of)
+        self.load = AckedLoad(stream, self.files, per_s, event_of)
         self.watcher = Watcher(stream, self.files)
         self.moments: list[Moment] = []
         self._stack = ExitStack()
@@ -126,7 +126,7 @@ class FaultRun:
 
     def settle(self, *workers: WorkerProcess, deadline_s: float = DEADLINE_S) -> Verdict:
         """End the load, let the workers finish everything and end, and judge."""
-        self.load.stop(self.files)
+        self.load.stop()
         self.stream.wait_until_committed(*workers, deadline_s=deadline_s)
         for worker in workers:
             worker.stop()

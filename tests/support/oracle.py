@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -119,7 +119,7 @@ class Files:
 def write_lines(path: Path, rows: Iterable[Sent | Predicted | Dead]) -> None:
     """Write one object a line."""
     with path.open("wb") as file:
-        file.writelines(orjson.dumps(asdict(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+        file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
 
 
 def read_lines(path: Path, kind: type[RowT]) -> Iterator[RowT]:

@@ -115,6 +115,7 @@ class FaultProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # for transports to close their sockets
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -130,9 +131,8 @@ class FaultProxy:
             await asyncio.gather(*directions, return_exceptions=True)
         finally:
             self._links.discard(link)
-            if not link.broken:
-                for side in (writer, server[1]):
-                    side.close()
+            for side in (writer, server[1]):
+                side.close()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link) -> None:
         # Read and written by two tasks: a delay moves bytes in time, and does not make the connection narrow.

@@ -124,6 +124,11 @@ def test_half_open_leaves_the_client_in_the_dark(proxy: FaultProxy, client: sock
         client.recv(1)
     with _connect(proxy) as second:
         assert _echo(second, b"again") == b"again"
+    client.close()
+    deadline = time.monotonic() + 20
+    while proxy.n_open:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_target_that_is_away_resets(proxy: FaultProxy) -> None:
