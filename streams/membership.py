@@ -1,22 +1,16 @@
-"""Noticing that the consumer group does not answer, and leaving it at once, also in the middle of a rebalance."""
+"""Leaving the consumer group at once, also in the middle of a rebalance."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any
 
-from aiokafka.conn import CloseReason
-from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
 from faust.transport.drivers import aiokafka as driver
 
-__all__ = ["ConsumerThread"]
+from modelstream.streams.heartbeat import limit_heartbeats
 
-logger = logging.getLogger(__name__)
+__all__ = ["ConsumerThread"]
 
 # How long aiokafka has to leave the group by itself, which takes it a few milliseconds, and how often it is helped:
 # between its two requests to join, it gets the name under which it can leave.
@@ -24,10 +18,7 @@ _HELP_EVERY_S = 0.1
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, which misses no more than one session, and leaves the group without waiting for it.
-
-    Where a connection dies without a word, aiokafka waits for the answer to a heartbeat for as long as for any request:
-    90 s, in which others have the partitions, nothing can be committed, and the data plane goes on.
+    """Faust's consumer thread, which does not wait for a rebalance to end before it leaves the group.
 
     The answer to a request to join comes when all members have joined: where one of them has just died, after its
     session timeout. aiokafka waits for that when it is closed; only then does it leave, or not even then.
@@ -36,9 +27,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Start the consumer."""
         await super().on_start()
-        coordinator = self._ensure_consumer()._coordinator
-        if isinstance(coordinator, GroupCoordinator):  # a client that only produces has none
-            coordinator._do_heartbeat = partial(_heartbeat_in_time, coordinator, coordinator._do_heartbeat)
+        limit_heartbeats(self._ensure_consumer()._coordinator)
 
     async def on_thread_stop(self) -> None:
         """Close the consumer."""
@@ -59,18 +48,3 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 await coordinator._client.send(coordinator.coordinator_id, request)
             except KafkaError:
                 continue
-
-
-async def _heartbeat_in_time(coordinator: Any, heartbeat: Callable[[], Awaitable[bool]]) -> bool:
-    """Return whether the group has answered a heartbeat; connect anew where it has not within the session timeout."""
-    session_timeout_s = coordinator._session_timeout_ms / 1000
-    try:
-        return await asyncio.wait_for(heartbeat(), session_timeout_s)
-    except TimeoutError:
-        logger.warning("the group has not answered for %.0f s; connecting anew", session_timeout_s)
-        # All of them: the broker that is asked for the coordinator may be as silent. Whoever waits for an answer, a
-        # commit too, is told, and tries again.
-        for connection in list(coordinator._client._conns.values()):
-            connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
-        coordinator.coordinator_dead()
-        return False
