@@ -33,7 +33,7 @@ faults: $(INSTALLED) ## Kill, stop and starve real processes, and count what was
 	FAULT_ROWS="$(ROWS)" FAULT_SEED="$(SEED)" $(BIN)/pytest tests/faults $(ARGS)
 
 soak: $(INSTALLED) ## One random fault after the other for MINUTES=60; memory, descriptors and what was lost at the end
-	FAULT_SCALE=soak SOAK_MINUTES="$(MINUTES)" FAULT_SEED="$(SEED)" $(BIN)/pytest tests/faults $(ARGS)
+	FAULT_SCALE=soak SOAK_MINUTES="$(MINUTES)" FAULT_SEED="$(SEED)" $(BIN)/pytest -s tests/faults $(ARGS)
 
 bench: $(INSTALLED) ## Compare throughput with a hand-written loop, Quix Streams and stock Faust; ARGS="--systems loop,modelstream"
 	@$(BIN)/python benchmarks/throughput.py $(ARGS)

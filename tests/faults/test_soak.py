@@ -31,8 +31,9 @@ MINUTES = float(os.environ.get("SOAK_MINUTES") or 60)
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(MINUTES * 60 + 1200)]
 
 PER_S = 500
-#: While the process warms up its memory grows; then it must not.
-WARM_UP_S = min(600.0, MINUTES * 60 / 3)
+#: While the process warms up its memory grows; then it must not. A run that is shorter than twice this tells nothing
+#: about memory, and publishes a slope all the same.
+WARM_UP_S = 600.0
 MAX_SLOPE_MB_PER_MIN = 1.0
 MAX_DESCRIPTORS_MORE = 5
 CACHED = "--set=stages[1].infer.cache={ttl_s: 10, bypass: false}"
@@ -180,7 +181,9 @@ def test_f25_soak(
             print(f"{time.monotonic() - began:7.0f} s  {harm:16s} {recovery_s[-1]:6.1f} s", flush=True)
             pause(run.rng.uniform(5, 15))
         verdict = run.settle(steady, nemesis.mortal, deadline_s=180.0)
-    found = [v for v in vitals.found[steady.pid] if v.at_s - vitals.found[steady.pid][0].at_s >= WARM_UP_S]
+    looks = vitals.found[steady.pid]
+    is_long = MINUTES * 60 >= 2 * WARM_UP_S
+    found = [v for v in looks if v.at_s - looks[0].at_s >= WARM_UP_S] if is_long else looks[len(looks) // 2 :]
     rss_slope = slope([(v.at_s / 60, v.rss_mb) for v in found])
     descriptors, threads = [v.n_descriptors for v in found], [v.n_threads for v in found]
     bound = run.bound(2, nemesis.n_repeating)
@@ -193,6 +196,7 @@ def test_f25_soak(
     require_bite(nemesis.done.total() > 0, "there was no fault")
     assert verdict.is_right
     assert verdict.duplicated <= bound
-    assert rss_slope <= MAX_SLOPE_MB_PER_MIN
+    if is_long:
+        assert rss_slope <= MAX_SLOPE_MB_PER_MIN
     assert descriptors[-1] - descriptors[0] <= MAX_DESCRIPTORS_MORE
     assert threads[-1] - threads[0] <= MAX_DESCRIPTORS_MORE
