@@ -20,11 +20,14 @@ _DAY_S = 86_400
 #: A target for the latency makes the engine compare the timestamps of records with its clock.
 TARGET = "--set=stages[2].infer.batch={target_p99_ms: 100}"
 _NOTE_TIME = """\
+import os
 import time
 from pathlib import Path
 
 def note(batch):
-    Path({file!r}).write_text(str(time.time()))
+    scratch = Path({file!r} + str(os.getpid()))
+    scratch.write_text(str(time.time()))
+    scratch.rename({file!r})  # never read half written
     return {{}}
 """
 

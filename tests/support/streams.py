@@ -17,7 +17,7 @@ from support.onnx_factory import affine, write_model
 from modelstream.streams.worker_process import WorkerProcess
 
 #: What a wait may take at the most; a test that passes never comes near it.
-DEADLINE_S = 60.0
+DEADLINE_S = 100.0
 
 _PIPELINE = """\
 pipeline: {group}
