@@ -57,7 +57,7 @@ class Outage:
             os.kill(self._pid, signal.SIGSTOP)
         elif self._kind == "CLIENT PAUSE":
             with Redis.from_url(self._redis.url) as client:
-                client.client_pause(60_000)
+                client.client_pause(15_000)
         elif self._kind == "+200 ms":
             self._proxy.delay(0.2)
         else:
@@ -69,8 +69,9 @@ class Outage:
         elif self._kind == "SIGSTOP":
             os.kill(self._pid, signal.SIGCONT)
         elif self._kind == "CLIENT PAUSE":
-            with Redis.from_url(self._redis.url) as client:
-                client.client_unpause()
+            # A paused Redis takes no word to go on from a new connection either: it ends by itself.
+            with Redis.from_url(self._redis.url, socket_timeout=30) as client:
+                client.ping()
         else:
             self._proxy.heal()
 
