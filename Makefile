@@ -4,12 +4,15 @@ UV ?= uv
 PORT ?= 9092
 EVENTS ?=
 ARGS ?=
+ROWS ?=
+SEED ?=
+MINUTES ?= 60
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint faults bench bench-batching bench-cache kafka lock
+.PHONY: help demo test lint faults soak bench bench-batching bench-cache kafka lock
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -18,7 +21,7 @@ demo: $(INSTALLED) ## Score 336,776 real flights on an embedded broker; EVENTS=2
 	@$(BIN)/modelstream demo $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
 
 test: $(INSTALLED) ## Run the tests, on Apache Kafka where Java and Maven are; ARGS="-k ledger" for some
-	$(BIN)/pytest --ignore=tests/faults $(ARGS)
+	FAULT_SCALE=quick $(BIN)/pytest $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and layers
 	$(BIN)/ruff check .
@@ -26,8 +29,11 @@ lint: $(INSTALLED) ## Check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-faults: $(INSTALLED) ## Kill, stop and starve real processes, and count what was lost
-	$(BIN)/pytest tests/faults $(ARGS)
+faults: $(INSTALLED) ## Kill, stop and starve real processes, and count what was lost; ROWS=F03,F12 for some, SEED=7 for other moments
+	FAULT_ROWS="$(ROWS)" FAULT_SEED="$(SEED)" $(BIN)/pytest tests/faults $(ARGS)
+
+soak: $(INSTALLED) ## One random fault after the other for MINUTES=60; memory, descriptors and what was lost at the end
+	FAULT_SCALE=soak SOAK_MINUTES="$(MINUTES)" FAULT_SEED="$(SEED)" $(BIN)/pytest -s tests/faults $(ARGS)
 
 bench: $(INSTALLED) ## Compare throughput with a hand-written loop, Quix Streams and stock Faust; ARGS="--systems loop,modelstream"
 	@$(BIN)/python benchmarks/throughput.py $(ARGS)

@@ -54,6 +54,10 @@ _GC_THRESHOLD = 200_000
 # librdkafka's own limit is 2 GB; less than what a bomb could make of the memory of a small container.
 _MAX_RECEIVED_BYTES = 1_000_000_000
 
+# How long a request of the fetching consumer and of the producer may take. At librdkafka's 60 s, which is also how long
+# an output may wait for its confirmation, a connection that dies without a word takes the worker with it.
+_SOCKET_TIMEOUT_MS = 15_000
+
 # What a broker and a consumer add to the producer's linger before a prediction is seen: Kafka's own round trip.
 _ROUND_TRIP_S = 0.002
 
@@ -167,6 +171,7 @@ class App(faust.App):
             # before they were read are its matter as well: librdkafka would pass over them without a word.
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": limits.fetch_wait_max_ms,
+            "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
             # Also how large a compressed batch may become; at the default of 100 MB a larger one is never read.
             "receive.message.max.bytes": _MAX_RECEIVED_BYTES,
             # The default of 1 s is how long a partition rests after its queue was full.
@@ -187,6 +192,7 @@ class App(faust.App):
             # As Java's clients: a key's events, predictions and labels meet in partitions of the same number.
             "partitioner": "murmur2_random",
             "message.timeout.ms": int(limits.delivery_timeout_s * 1000),
+            "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
             "queue.buffering.max.messages": limits.max_unsent_records,
             "message.max.bytes": limits.max_output_bytes + 100_000,
         }
@@ -196,8 +202,9 @@ class App(faust.App):
         # A name of its own for each process: Kafka tells by the group's generation who may commit (KIP-447).
         config["transactional.id"] = f"{self.conf.id}-{uuid.uuid4().hex}"
         config["transaction.timeout.ms"] = timeout_ms
-        # librdkafka refuses a longer one. A record that comes too late is read again.
+        # librdkafka refuses longer ones. A record that comes too late is read again.
         config["message.timeout.ms"] = min(config["message.timeout.ms"], timeout_ms)
+        config["socket.timeout.ms"] = min(config["socket.timeout.ms"], timeout_ms - 1000)
         return TransactionalDelivery(config, limits.max_transaction_rows, on_full=self._commit_soon)
 
     @cached_property

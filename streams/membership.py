@@ -20,6 +20,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from modelstream.models.errors import BrokerUnavailable
+from modelstream.streams.heartbeat import limit_heartbeats
 
 __all__ = ["ConsumerThread"]
 
@@ -45,6 +46,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     The answer to a request to join comes when all members have joined: where one of them has just died, after its
     session timeout. aiokafka waits for that when it is closed; only then does it leave, or not even then.
     """
+
+    async def on_start(self) -> None:
+        """Start the consumer."""
+        await super().on_start()
+        limit_heartbeats(self._ensure_consumer()._coordinator)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit, and return whether the broker has it; transient errors are retried, within a budget.

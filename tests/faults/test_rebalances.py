@@ -1,4 +1,4 @@
-"""A third worker comes and goes, again and again, while events keep coming."""
+"""F11: a third worker comes and goes, again and again, while events keep coming."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import time
 from collections.abc import Callable
 
 import pytest
-from support.load import LiveLoad, require_bite, wait_until_biting
-from support.streams import KnownStream, wait_for
-
-from modelstream.streams.worker_process import WorkerProcess
+from support.fault_run import FaultRun, now_ms, pause
+from support.load import require_bite, wait_until_biting
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
+N_ROUNDS = 6
 
-def test_f11_a_third_worker_comes_and_goes(
-    make_slow_stream: Callable[..., KnownStream], measured: Callable[..., None]
-) -> None:
-    stream = make_slow_stream(partitions=6)
-    open_batches, rebalance_s = [], []
-    with LiveLoad(stream) as load, stream.worker() as first, stream.worker() as second:
-        wait_for(lambda: _shares(first, second) == [3, 3], "a fair share", first, second)
-        for _ in range(5):
-            open_batches += wait_until_biting(first, second)
-            with stream.worker() as third:
-                wait_for(lambda third=third: _shares(first, second, third) == [2, 2, 2], "a share each", first, second)
-                open_batches += wait_until_biting(first, second, third)
-                stopping = time.monotonic()
-                third.stop()
-            wait_for(lambda: _shares(first, second) == [3, 3], "a share each again", first, second)
+
+def test_f11_a_third_worker_comes_and_goes(make_run: Callable[..., FaultRun], publish: Callable[..., None]) -> None:
+    rebalance_s = []
+    with make_run(batch_s=0.1) as run:
+        first, second = run.workers(2)
+        pause(3)
+        began, answered, sent = time.monotonic(), run.watcher.count, run.load.n_acked
+        began_ms = now_ms()
+        for _ in range(N_ROUNDS):
+            wait_until_biting(first, second)
+            run.note()
+            third = run.worker()
+            run.wait_for_shares(first, second, third)
+            pause(run.rng.uniform(0, 1))
+            wait_until_biting(first, second, third)
+            moment = run.note()
+            require_bite(moment.uncommitted > 0, "nothing was under way during the rebalance")
+            stopping = time.monotonic()
+            third.stop()
+            run.wait_for_shares(first, second)
             rebalance_s.append(time.monotonic() - stopping)
-            require_bite(stream.lag() > 0, "nothing was under way during the rebalances")
-        numbers = load.stop()
-        stream.wait_until_committed(first, second)
-        first.stop()
-        second.stop()
-    outcome = stream.outcome(numbers)
-    measured(
-        "F11 third worker x5", events=len(numbers), lost=len(outcome.lost), duplicates=outcome.duplicates,
-        rebalance_s=rebalance_s,
+        storm_s, answered, sent = time.monotonic() - began, run.watcher.count - answered, run.load.n_acked - sent
+        ended_ms = now_ms()
+        verdict = run.settle(first, second)
+    publish(
+        f"third worker comes and goes x{N_ROUNDS}", verdict, bound=0, recovery_s=run.recoveries_s(),
+        storm_s=storm_s, rebalance_s=max(rebalance_s), answered_percent=100 * answered / sent,
+        p99_ms=run.p99_ms(began_ms, ended_ms),
     )  # fmt: skip
-    assert outcome.is_clean
-
-
-def _shares(*workers: WorkerProcess) -> list[int]:
-    return [len(worker.stats().get("partitions", ())) for worker in workers]
+    assert verdict.is_right
+    # Nobody dies here, so everything is finished before it is handed over.
+    assert verdict.duplicated == 0

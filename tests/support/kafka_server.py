@@ -106,6 +106,7 @@ class ApacheKafka:
         self._properties = self.folder / "server.properties"
         self._process: SupervisedProcess | None = None
         lines = _server_properties(self.port, free_port(), self.folder / "data") | dict(settings or {})
+        self._data = Path(lines["log.dirs"])
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
 
     @property
@@ -125,7 +126,7 @@ class ApacheKafka:
 
     def start(self) -> Self:
         """Start the broker, on the data it left where it ran before, and wait until it answers."""
-        if not (self.folder / "data").exists():
+        if not self._data.exists():
             # 16 random bytes, written as Kafka's own `random-uuid` would, without starting a JVM for it.
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             self.run_tool("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._properties))

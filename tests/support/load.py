@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -136,15 +135,6 @@ def committed_and_repeated(stream: KnownStream, *marks: Mark) -> int:
             for mark in marks
         )
     return n_repeated
-
-
-def unequal_duplicates(stream: KnownStream) -> int:
-    """Return how many events have answers that differ: a redelivered event must be answered by the same bytes."""
-    answers: dict[bytes, set[tuple[bytes | None, bytes]]] = defaultdict(set)
-    for record in read_all(stream.bootstrap, stream.sink):
-        value = record.value or b""
-        answers[orjson.loads(value)["id"]].add((record.key, value))
-    return sum(len(found) > 1 for found in answers.values())
 
 
 def wait_until_biting(*workers: WorkerProcess) -> list[int]:

@@ -17,7 +17,7 @@ from support.onnx_factory import affine, write_model
 from modelstream.streams.worker_process import WorkerProcess
 
 #: What a wait may take at the most; a test that passes never comes near it.
-DEADLINE_S = 60.0
+DEADLINE_S = 100.0
 
 _PIPELINE = """\
 pipeline: {group}
@@ -106,9 +106,11 @@ class KnownStream:
         committed = committed_offsets(self.bootstrap, self.group, self.source)
         return sum(end - committed.get(p, 0) for p, end in end_offsets(self.bootstrap, self.source).items())
 
-    def wait_until_committed(self, *workers: WorkerProcess) -> None:
+    def wait_until_committed(self, *workers: WorkerProcess, deadline_s: float = DEADLINE_S) -> None:
         """Wait until the group has committed all there is."""
-        wait_for(lambda: self.lag() == 0, "the group to commit everything", *workers)
+        wait_for(
+            lambda: self.lag() == 0, "the group to commit everything", *workers, deadline_s=deadline_s, every_s=0.1
+        )
 
 
 class _Script(WorkerProcess):
@@ -131,11 +133,17 @@ def _event(number: int) -> bytes:
     return orjson.dumps({"id": f"e{number}", "seq": number})
 
 
-def wait_for(condition: Callable[[], object], what: str, *workers: WorkerProcess) -> None:
+def wait_for(
+    condition: Callable[[], object],
+    what: str,
+    *workers: WorkerProcess,
+    deadline_s: float = DEADLINE_S,
+    every_s: float = 0.02,
+) -> None:
     """Wait until something holds, while the workers are alive."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + deadline_s
     while not condition():
         for worker in workers:
             worker.check()
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:.0f} s for {what}"
-        time.sleep(0.02)
+        assert time.monotonic() < deadline, f"waited {deadline_s:.0f} s for {what}"
+        time.sleep(every_s)

@@ -1,0 +1,202 @@
+"""F25: one random fault after the other, for as long as SOAK_MINUTES says; ``make soak MINUTES=60``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+
+import pytest
+from redis import Redis
+from support.evidence import Event, known_event
+from support.fault_run import FaultRun, now_ms, pause
+from support.kafka_server import ApacheKafka
+from support.kafka_tools import Outgoing, create_topic
+from support.load import require_bite
+from support.poison import KINDS
+from support.proxied_kafka import proxied_kafka
+from support.proxy import FaultProxy
+from support.redis_server import RedisServer
+from support.streams import KnownStream, wait_for
+from support.vitals import VitalsLog, slope
+
+from modelstream.streams.worker_process import WorkerProcess
+
+MINUTES = float(os.environ.get("SOAK_MINUTES") or 60)
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(MINUTES * 60 + 1200)]
+
+PER_S = 500
+#: While the process warms up its memory grows; then it must not. A run that is shorter than twice this tells nothing
+#: about memory, and publishes a slope all the same.
+WARM_UP_S = 600.0
+MAX_SLOPE_MB_PER_MIN = 1.0
+MAX_DESCRIPTORS_MORE = 5
+CACHED = "--set=stages[1].infer.cache={ttl_s: 10, bypass: false}"
+#: Kinds that break in the decoder, which every pipeline has.
+_POISON = [kind for kind, poison in KINDS.items() if poison.reason in ("undecodable", "too_deep")]
+
+
+def repeating_event(number: int) -> Event:
+    """Return an event of its own id; one in two has a row that comes again."""
+    return known_event(number, value=number % 1000 if number % 2 else number % 4_000_000)
+
+
+class Nemesis:
+    """Does harm. One worker is never killed, so that its memory tells something.
+
+    Parameters
+    ----------
+    run : FaultRun
+        Whose workers and events.
+    kafka, kafka_proxy, redis : ApacheKafka, FaultProxy, RedisServer
+        The servers.
+    start : callable
+        Starts another worker.
+    """
+
+    def __init__(
+        self, run: FaultRun, kafka: ApacheKafka, kafka_proxy: FaultProxy, redis: RedisServer,
+        start: Callable[[], WorkerProcess],
+    ) -> None:  # fmt: skip
+        self._run, self._kafka, self._proxy, self._redis, self._start = run, kafka, kafka_proxy, redis, start
+        self.mortal = start()
+        self.done: Counter[str] = Counter()
+        #: Faults after which events may come twice.
+        self.n_repeating = 0
+        self._n_poison = 0
+
+    def strike(self) -> str:
+        """Do one harm, end it, and return its name."""
+        harm = self._run.rng.choice([self.kill, self.terminate, self.stop, self.third, self.restart_broker,
+                                     self.kill_broker, self.delay, self.black_hole, self.reset, self.kill_redis,
+                                     self.stop_redis, self.flush_redis, self.poison])  # fmt: skip
+        harm()
+        self.done[harm.__name__] += 1
+        return str(harm.__name__)
+
+    def kill(self) -> None:
+        self.n_repeating += 1
+        self.mortal.kill()
+        pause(1)
+        self.mortal = self._start()
+
+    def terminate(self) -> None:
+        self.mortal.stop()
+        self.mortal = self._start()
+
+    def stop(self) -> None:
+        self.n_repeating += 1
+        os.kill(self.mortal.pid, signal.SIGSTOP)
+        pause(self._run.rng.uniform(1, 10))
+        os.kill(self.mortal.pid, signal.SIGCONT)
+
+    def third(self) -> None:
+        worker = self._start()
+        worker.wait_until_ready()
+        pause(self._run.rng.uniform(1, 5))
+        worker.stop()
+
+    def restart_broker(self) -> None:
+        self.n_repeating += 1
+        pid = self._kafka.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not self._kafka.running, "the broker to end")
+        pause(self._run.rng.uniform(0, 5))
+        self._kafka.restart()
+
+    def kill_broker(self) -> None:
+        self.n_repeating += 1
+        self._kafka.kill()
+        pause(self._run.rng.uniform(0, 5))
+        self._kafka.restart()
+
+    def delay(self) -> None:
+        self._proxy.delay(0.1)
+        pause(5)
+        self._proxy.heal()
+
+    def black_hole(self) -> None:
+        self.n_repeating += 1
+        self._proxy.black_hole()
+        pause(self._run.rng.uniform(1, 12))
+        self._proxy.heal()
+
+    def reset(self) -> None:
+        self.n_repeating += 1
+        self._proxy.reset()
+
+    def kill_redis(self) -> None:
+        self._redis.kill()
+        pause(5)
+        self._redis.restart()
+
+    def stop_redis(self) -> None:
+        assert self._redis.pid is not None
+        os.kill(self._redis.pid, signal.SIGSTOP)
+        pause(5)
+        os.kill(self._redis.pid, signal.SIGCONT)
+
+    def flush_redis(self) -> None:
+        with Redis.from_url(self._redis.url) as client:
+            client.flushall()
+
+    def poison(self) -> None:
+        for kind in _POISON:
+            self._n_poison += 1
+            value = KINDS[kind].value(self._n_poison)
+            self._run.load.send([Event(Outgoing(value, b"broken"), f"broken-{self._n_poison}", None)])
+
+
+def test_f25_soak(
+    start_kafka: Callable[..., ApacheKafka], tmp_path: Path, publish: Callable[..., None], seed: int
+) -> None:
+    with ExitStack() as stack:
+        kafka, proxy = stack.enter_context(proxied_kafka(start_kafka))
+        redis = stack.enter_context(RedisServer())
+        for topic in ("events", "predictions", "dead"):
+            create_topic(kafka.bootstrap, topic, 6)
+        stream = KnownStream(kafka.bootstrap, tmp_path, "events", "predictions", "dead", group="group")
+        run = FaultRun(stream, Random(seed), PER_S, repeating_event, broker=f"127.0.0.1:{proxy.port}")
+        stack.enter_context(run)
+
+        def start() -> WorkerProcess:
+            return run.worker(CACHED, "--redis", redis.url)
+
+        steady = start()
+        nemesis = Nemesis(run, kafka, proxy, redis, start)
+        run.wait_for_shares(steady, nemesis.mortal)
+        vitals = stack.enter_context(VitalsLog(steady.pid, every_s=5.0))
+        began, recovery_s = time.monotonic(), []
+        while time.monotonic() - began < MINUTES * 60:
+            harm = nemesis.strike()
+            ended, ended_ms = time.monotonic(), now_ms()
+            run.wait_until_recovered(ended_ms, steady, nemesis.mortal, deadline_s=180.0)
+            recovery_s.append(time.monotonic() - ended)
+            print(f"{time.monotonic() - began:7.0f} s  {harm:16s} {recovery_s[-1]:6.1f} s", flush=True)
+            pause(run.rng.uniform(5, 15))
+        verdict = run.settle(steady, nemesis.mortal, deadline_s=180.0)
+    looks = vitals.found[steady.pid]
+    is_long = MINUTES * 60 >= 2 * WARM_UP_S
+    found = [v for v in looks if v.at_s - looks[0].at_s >= WARM_UP_S] if is_long else looks[len(looks) // 2 :]
+    rss_slope = slope([(v.at_s / 60, v.rss_mb) for v in found])
+    descriptors, threads = [v.n_descriptors for v in found], [v.n_threads for v in found]
+    bound = run.bound(2, nemesis.n_repeating)
+    publish(
+        f"soak of {MINUTES:g} min: {nemesis.done.total()} random faults", verdict, bound=bound,
+        recovery_s=max(recovery_s), rss_mb_per_min=rss_slope, rss_mb=found[-1].rss_mb,
+        descriptors=f"{min(descriptors)}-{max(descriptors)}", threads=f"{min(threads)}-{max(threads)}",
+        dead=verdict.n_dead, **nemesis.done,
+    )  # fmt: skip
+    require_bite(nemesis.done.total() > 0, "there was no fault")
+    assert verdict.is_right
+    assert verdict.duplicated <= bound
+    if is_long:
+        assert rss_slope <= MAX_SLOPE_MB_PER_MIN
+    assert descriptors[-1] - descriptors[0] <= MAX_DESCRIPTORS_MORE
+    assert threads[-1] - threads[0] <= MAX_DESCRIPTORS_MORE
