@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Required, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 
 import yaml
 
@@ -47,6 +47,7 @@ class Source(TypedDict, total=False):
     event_time: str | None
     max_record_bytes: int
     max_depth: int
+    on_gap: Literal["earliest", "latest", "fail"]
     priority: Mapping[str, str]
 
 
