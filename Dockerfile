@@ -24,5 +24,5 @@ COPY examples examples
 USER modelstream
 EXPOSE 6066
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:6066/ready', timeout=2)"]
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:6066/health/live', timeout=2)"]
 CMD ["modelstream", "run", "examples/flights/pipeline.yaml", "--web-bind", "0.0.0.0", "--web-port", "6066"]

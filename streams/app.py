@@ -65,8 +65,8 @@ _ROUND_TRIP_S = 0.002
 # at 0, since every few records become a request).
 _TARGET_LINGER_MS = 1.0
 
-# Calls that time out one after the other, each of a part of the batch, until rows are finished again.
-_TIMEOUTS_PER_STALL = 3
+# Calls that time out one after the other, each of a part of the batch, or transactions, until rows are finished again.
+_WAITS_PER_STALL = 3
 
 
 @dataclass(slots=True)
@@ -347,8 +347,10 @@ def create_app(
     )  # fmt: skip
     app.on_gap = built.spec.source.on_gap
     app.output_topic_names = {built.spec.sink.topic, built.spec.sink.dead_letter}
-    timeouts_s = [(stage.infer.timeout_ms or 0) / 1000 for stage in built.spec.stages if stage.infer]
-    app.stall_limit_s = max(limits.stall_timeout_s, _TIMEOUTS_PER_STALL * max(timeouts_s, default=0.0))
+    waits_s = [(stage.infer.timeout_ms or 0) / 1000 for stage in built.spec.stages if stage.infer]
+    if exactly_once:
+        waits_s.append(limits.transaction_interval_ms / 1000)
+    app.stall_limit_s = max(limits.stall_timeout_s, _WAITS_PER_STALL * max(waits_s, default=0.0))
     app.caches = built.caches
     app.close_stages = built.close
     n_threads = min(sum(batch.in_flight for batch in batches if batch.in_flight > 1), built.threads)

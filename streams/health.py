@@ -77,7 +77,7 @@ class Health(Service):
         elif not self._consumer.has_joined:
             problems.append("not joined: the group has not told this worker what to read")
         elif not self._consumer.is_settled or (self._consumer.ledger.partitions and not self._consumer.is_reading):
-            problems.append("rebalancing: nothing is read until the group has shared out its partitions")
+            problems.append("rebalancing, or after a failed transaction: nothing is read for now")
         if self.broker.problem is not None:
             problems.append(self.broker.problem)
         if self._stalled:
@@ -116,6 +116,8 @@ class Health(Service):
         try:
             counts = await self._on_control_plane(ask_for_partitions(consumer, self._app.kafka_topics))
         except (KafkaError, OSError) as problem:
+            if self._app.should_stop:
+                return  # the connection was closed by us
             self.broker.note_silence(str(problem))
             return
         self.broker.note_answer()

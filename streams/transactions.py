@@ -23,7 +23,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 from faust.types import TP
 
-from modelstream.models.errors import BrokerUnavailable
+from modelstream.models.errors import BrokerRefused, BrokerUnavailable
 from modelstream.streams.delivery import Delivery, Output
 from modelstream.streams.held_outputs import HeldOutputs
 from modelstream.streams.ledger import Ticket
@@ -258,7 +258,15 @@ class TransactionalDelivery(Delivery):
         try:
             self._retried(monotonic() + self._timeout_s, self._producer.init_transactions)
         except _RAISED as error:
-            raise TransactionFailed(self._bootstrap, _kafka_error(error), "cannot begin transactions") from None
+            found = _kafka_error(error)
+            if found.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+                name = self._config["transactional.id"]
+                raise BrokerRefused(
+                    self._bootstrap,
+                    f"the user may not WRITE transactional ids that begin with {name[: name.rindex('-') + 1]!r}; "
+                    "an ACL of the broker must allow it",
+                ) from None
+            raise TransactionFailed(self._bootstrap, found, "cannot begin transactions") from None
         self._is_ready = True
 
     def close(self) -> None:

@@ -74,7 +74,7 @@ class BatchConsumer(driver.Consumer):
         self._assigned: set[TP] = set()
         #: Whether the group has told this worker what to read, be it nothing.
         self.has_joined = False
-        #: Whether it is settled what this worker reads: false in a rebalance.
+        #: Whether it is settled what this worker reads: not in a rebalance, nor after a transaction has failed.
         self.is_settled = False
         #: When a fetch last brought less than it had room for.
         self.starved_at = 0.0
@@ -303,6 +303,7 @@ class BatchConsumer(driver.Consumer):
         """Give up what is under way, after a failed transaction; return what `read_again` must be told."""
         self._epoch += 1
         self._reading.clear()
+        self.is_settled = False
         self._window.clear()
         # Also what is finished: its outputs are not on Kafka.
         self.ledger.assign({})
@@ -363,7 +364,9 @@ class BatchConsumer(driver.Consumer):
 
         No commit can succeed then, until the worker joins again: aiokafka forgets its generation when it is told.
         """
-        return bool(self._thread._ensure_consumer()._coordinator.generation < 0)
+        consumer = self._thread._consumer
+        # There is none where the signal to end came in the start.
+        return consumer is None or bool(consumer._coordinator.generation < 0)
 
     async def on_stop(self) -> None:
         """End the data plane."""

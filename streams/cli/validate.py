@@ -51,7 +51,7 @@ def command(pipeline: Path, broker: str | None, redis: str | None, overrides: tu
 
     The topics are checked if a broker is named, by --broker, MODELSTREAM_BROKER or the file; and that the broker can do
     exactly-once, if the pipeline asks for it. Exit code 0 means that `run` would start, 2 that something is wrong with
-    the configuration, 1 that the broker does not answer.
+    the configuration, 1 that the broker does not answer or refuses.
     """
     described = read_pipeline(pipeline, overrides)
     cache = cache_settings(described.spec, redis, os.environ)
