@@ -31,6 +31,7 @@ from benchmarks.batching_report import (  # noqa: E402
 from benchmarks.report import describe_environment  # noqa: E402
 
 from modelstream.operators.microbatch import BatchPolicy  # noqa: E402
+from modelstream.streams.infer_spec import BatchSpec  # noqa: E402
 
 __all__ = ["main"]
 
@@ -114,7 +115,7 @@ def _run(job: Job, point: Point, arrivals: Any) -> LoadRun:
 
 def _policy(point: Point) -> BatchPolicy:
     if point.policy == "target":
-        return BatchPolicy(target_p99_s=TARGET_MS / 1000)
+        return BatchPolicy(max_size=BatchSpec(target_p99_ms=TARGET_MS).most_rows, target_p99_s=TARGET_MS / 1000)
     return BatchPolicy(max_size=point.max_size, max_wait_s=point.max_wait_ms / 1000)
 
 

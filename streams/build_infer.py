@@ -124,7 +124,7 @@ def build_infer(
         return Infer(
             stage.id,
             named,
-            spec.batch.max_size,
+            spec.batch.most_rows,
             ensembles=ensembles,
             cascades=[Cascade(name, entry.steps, entry.unsure) for name, entry in spec.cascades.items()],
             earlier=earlier,

@@ -185,7 +185,7 @@ def rules_lines(rules: RulesSpec) -> Iterator[str]:
 
 def _infer_lines(infer: InferSpec) -> Iterator[str]:
     batch = infer.batch
-    limits = [f"at most {batch.max_size} rows"]
+    limits = [f"at most {batch.most_rows} rows"]
     if batch.target_p99_ms is not None:
         limits.append(f"p99 {batch.target_p99_ms:g} ms")
     elif batch.max_wait_ms:

@@ -232,10 +232,10 @@ class InferStep(Step):
         self._pool = pool
         self._wake = wake
         self._computing: deque[tuple[MicroBatch, Future[tuple[Settled, float]]]] = deque()
-        self._full_rows = spec.max_size * max(1, _DECODED_ROWS // spec.max_size)
+        self._full_rows = spec.most_rows * max(1, _DECODED_ROWS // spec.most_rows)
         # With a target or priorities it is not the rows that came first that go first, nor full batches that are best.
         is_eager = pool is None and spec.target_p99_ms is None and built.spec.source.priority is None
-        self._eager_rows = spec.max_size if is_eager else sys.maxsize
+        self._eager_rows = spec.most_rows if is_eager else sys.maxsize
         self._recorder = FlightRecorder(built, position) if built.spec.sink.flight_record else None
 
     @property
@@ -330,7 +330,7 @@ def make_step(
 
 def _policy(spec: BatchSpec, downstream_s: float) -> BatchPolicy:
     return BatchPolicy(
-        max_size=spec.max_size,
+        max_size=spec.most_rows,
         max_wait_s=spec.max_wait_ms / 1000,
         max_bytes=spec.max_bytes,
         target_p99_s=None if spec.target_p99_ms is None else spec.target_p99_ms / 1000,

@@ -118,8 +118,10 @@ def test_defaults() -> None:
     assert (spec.source.key, spec.source.event_id, spec.source.event_time) == (None, None, None)
     assert (spec.models_dir, spec.delivery, spec.broker, spec.redis) == ("models", "at_least_once", None, None)
     assert spec.sink.dead_letter == "out.dead"
-    assert spec.stages[0].infer is not None and spec.stages[0].infer.batch.max_size == 1024
+    assert spec.stages[0].infer is not None and spec.stages[0].infer.batch.most_rows == 1024
     assert spec.stages[0].infer.cache is None
+    with_target = validated(InferSpec, {"models": ["m"], "batch": {"target_p99_ms": 20}})
+    assert with_target.batch.most_rows == 4096
     assert validated(InferSpec, {"models": ["m"], "cache": {}}).cache == CacheSpec(ttl_s=300)
 
 
@@ -421,7 +423,11 @@ def test_the_reference_tells_the_defaults() -> None:
     told = {**spec.model_dump(), **spec.source.model_dump(), **BatchSpec().model_dump(), **CacheSpec().model_dump()}
     told |= {**CircuitSpec().model_dump(), "non_finite": "reject", "provider": "cpu", **spec.sink.model_dump()}
     told = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in told.items()}
-    derived = {"event_id": "TOPIC/PARTITION/OFFSET", "dead_letter": "TOPIC.dead"}
+    derived = {
+        "event_id": "TOPIC/PARTITION/OFFSET",
+        "dead_letter": "TOPIC.dead",
+        "max_size": str(BatchSpec().most_rows),
+    }
     assert rows == {key: derived.get(key, told.get(key)) for key in rows}
     assert {"models_dir", "delivery", "max_record_bytes", "max_depth", "max_size", "ttl_s", "dead_letter"} <= set(rows)
 
