@@ -47,7 +47,8 @@ class JsonFields:
     """
 
     def __init__(self, names: Sequence[str], widths: Mapping[str, int]) -> None:
-        self._names = [name for name in names if name not in widths]
+        # Each once: an event's id may be a column as well.
+        self._names = [name for name in dict.fromkeys(names) if name not in widths]
         self._widths = widths
         self._quoted = [b'"%s"' % name.encode() for name in (*self._names, *widths)]
         self._parser = simdjson.Parser()

@@ -135,6 +135,12 @@ def test_any_records_are_read_alike(values):
     assert_alike(values)
 
 
+def test_a_field_that_is_read_twice_has_one_value_a_record():
+    fields = JsonFields(["id", "n", "id"], {"x": 3}).read([record(id="a"), record(id="b")])
+    assert fields is not None
+    assert fields["id"] == ["a", "b"]
+
+
 def test_objects_are_no_values_of_fields():
     # They would hold the parser's document.
     assert fast().read([record(), record(n={})]) is None
