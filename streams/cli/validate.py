@@ -106,7 +106,7 @@ def _describe(stage: StageSpec) -> str:
     if stage.infer is not None:
         cached = f", answers kept for {stage.infer.cache.ttl_s} s" if stage.infer.cache else ""
         models = ", ".join(entry.model for entry in stage.infer.models)
-        return f"{models}, at most {stage.infer.batch.max_size} rows at once{cached}"
+        return f"{models}, at most {stage.infer.batch.most_rows} rows at once{cached}"
     step = getattr(stage, stage.kind)
     if isinstance(step, DeclaredColumns):
         return ", ".join(_describe_field(column.as_column(name)) for name, column in step.columns.items())
