@@ -50,6 +50,8 @@ SYSTEMS = {
     "quix": System("benchmarks.systems.quix", part=4, environment="quix"),
     "quix-sink": System("benchmarks.systems.quix_sink", part=2, environment="quix"),
     "bytewax": System("benchmarks.systems.bytewax_flow", environment="bytewax"),
+    "kafka-streams": System("benchmarks.systems.kafka_streams", jars="kafka-streams"),
+    "kafka-streams-batch": System("benchmarks.systems.kafka_streams_batch", jars="kafka-streams"),
 }
 
 #: pip and Maven fetch some hundred megabytes the first time.
