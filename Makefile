@@ -52,11 +52,15 @@ kafka: $(INSTALLED) ## Run Apache Kafka on 127.0.0.1:9092 until Ctrl-C; PORT=190
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-# All that development needs; of it what a worker needs, for the Dockerfile; and what builds those that come as source.
+# All that development needs; of it what a worker needs, for the Dockerfile; what builds those that come as source; and
+# what the benchmark's peers need in environments of their own.
 lock: ## Resolve the dependencies into the lock files, with uv; ARGS=--upgrade for newer versions
 	$(LOCK) --output-file requirements.lock pyproject.toml --all-extras --group build $(ARGS)
 	$(LOCK) --output-file requirements-run.lock pyproject.toml --constraint requirements.lock
 	$(LOCK) --output-file requirements-build.lock --group build --constraint requirements.lock
+	for name in quix bytewax pyflink mlserver; do \
+	  $(LOCK) --output-file benchmarks/requirements/$$name.lock benchmarks/requirements/$$name.in $(ARGS) || exit 1; \
+	done
 
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
