@@ -128,6 +128,8 @@ class ReplayResult(_Value):
         Predictions after the warm-up over the time in which they came; None where too few came to tell.
     seconds : float
         From the first event sent to the last answer.
+    interrupted : bool
+        Whether Ctrl-C ended it; nobody knows then what was still to come, and ``missing`` is None.
     p50_ms, p90_ms, p99_ms, p999_ms, max_ms : float or None
         From the intended time of an event to its prediction, without the warm-up; None without predictions.
     max_lag : int
@@ -195,6 +197,7 @@ class ReplayResult(_Value):
     duplicates: int
     answers_per_s: float | None
     seconds: float
+    interrupted: bool = False
 
     pipeline: str
     file: str
@@ -249,7 +252,7 @@ class ReplayResult(_Value):
     @property
     def complete(self) -> bool:
         """Whether every event is accounted for, each answered once."""
-        return not self.missing and not self.duplicates
+        return not self.missing and not self.duplicates and not self.interrupted
 
 
 def _validated(model: type[_V], text: bytes, path: str) -> _V:
