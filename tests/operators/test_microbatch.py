@@ -175,6 +175,7 @@ def test_the_statistics_tell_what_was_done(clock: VirtualClock) -> None:
         "fixed_us": pytest.approx(100, rel=0.01),
         "per_row_us": pytest.approx(1, rel=0.01),
         "mode": None,
+        "padding_waste": None,
     }
 
 
