@@ -33,6 +33,7 @@ class CommittingConsumer(driver.Consumer):
         self.limits = self.app.limits
         self._exactly_once: ExactlyOnce | None = self.app.exactly_once
         self._stop_deadline: float | None = None
+        self._has_given_up = False
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -83,7 +84,8 @@ class CommittingConsumer(driver.Consumer):
             committing = asyncio.ensure_future(self.commit(start_new_transaction=False))
             await asyncio.wait({committing}, timeout=deadline - monotonic())
             if committing.done() and committing.exception() is not None:
-                self._give_up(str(committing.exception()))
+                ended = self._thread.thread_loop.is_closed()
+                self._give_up("the group's connection is closed" if ended else str(committing.exception()))
                 break
             if committing.done() and self._is_drained():
                 break
@@ -106,8 +108,10 @@ class CommittingConsumer(driver.Consumer):
         return self._stop_deadline
 
     def _give_up(self, why: str) -> None:
-        if self._is_drained():
+        if self._is_drained() or self._has_given_up:
             return
+        # Once is enough at the end, where Faust drains twice.
+        self._has_given_up = self.app.should_stop
         n_batches = self.ledger.abandon()
         what = f"{n_batches} batches were not finished" if n_batches else "the last commit was not confirmed"
         logger.warning("%s, and will be read again: %s", what, why)
