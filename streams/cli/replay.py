@@ -13,13 +13,12 @@ from modelstream.streams.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     RateType,
-    broker_option,
     pipeline_argument,
     read_pipeline,
     redis_option,
     set_option,
 )
-from modelstream.streams.cli.replay_setting import ReplaySetting
+from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_option
 from modelstream.streams.cli.replay_text import print_result, show_replay
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Arrivals, Pace, parse_speed
@@ -54,7 +53,7 @@ Examples:
 )
 @pipeline_argument
 @click.argument("file")
-@broker_option
+@replay_broker_option
 @redis_option
 @set_option
 @click.option(

@@ -36,6 +36,7 @@ class Workers:
     def __init__(self, n_workers: int, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
         self._processes = [WorkerProcess(arguments, environ) for _ in range(n_workers)]
         self._usage: list[psutil.Process] = []
+        self._said: list[dict[str, Any]] = [{} for _ in self._processes]
         self._stack = ExitStack()
 
     def __len__(self) -> int:
@@ -72,8 +73,9 @@ class Workers:
             process.check()
 
     def stats(self) -> list[dict[str, Any]]:
-        """Return what each says of itself; nothing of one that does not answer."""
-        return [process.stats() for process in self._processes]
+        """Return what each says of itself; of one that does not answer now, what it said last."""
+        self._said = [process.stats() or said for process, said in zip(self._processes, self._said, strict=True)]
+        return self._said
 
     def usage(self) -> tuple[int, float, int]:
         """Return the time now, CPU seconds and resident bytes of all together.
