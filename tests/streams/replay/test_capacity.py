@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.replays import result
+from support.replay_results import make_result
 
 from modelstream.streams.replay.capacity import find_highest, judge, lag_growth
 from modelstream.streams.replay.result import Sample
@@ -72,7 +72,7 @@ def test_what_the_drain_does_is_no_growth() -> None:
 
 
 def test_a_rate_is_sustained_if_nothing_speaks_against_it() -> None:
-    kept_up = result(series=course(1000, 1.0), p99_ms=50.0)
+    kept_up = make_result(series=course(1000, 1.0), p99_ms=50.0)
     assert judge(kept_up, 1000, 100).is_sustained
 
 
@@ -86,10 +86,10 @@ def test_a_rate_is_sustained_if_nothing_speaks_against_it() -> None:
     ],
 )
 def test_a_rate_is_not_sustained_for_a_reason(changes: dict[str, object], said: str) -> None:
-    probe = judge(result(**{"series": course(1000, 1.0), "p99_ms": 50.0, **changes}), 1000, 100)
+    probe = judge(make_result(**{"series": course(1000, 1.0), "p99_ms": 50.0, **changes}), 1000, 100)
     assert probe.problems == (said,)
 
 
 def test_a_generator_that_was_late_is_named_as_a_cause() -> None:
-    probe = judge(result(p99_ms=150.0, p99_send_delay_ms=140.0), 1000, 100)
+    probe = judge(make_result(p99_ms=150.0, p99_send_delay_ms=140.0), 1000, 100)
     assert probe.problems == ("p99 is 150 ms", "the generator was 140 ms late itself")

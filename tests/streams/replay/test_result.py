@@ -1,8 +1,9 @@
 import orjson
 import pytest
-from support.replays import result
+from support.replay_results import make_result
 
 from modelstream.models.errors import ConfigError
+from modelstream.operators.cache_counters import CacheCounters
 from modelstream.streams.replay.result import ReplayResult
 
 FLAT = [
@@ -12,16 +13,18 @@ FLAT = [
 
 
 def test_a_result_goes_to_json_and_back() -> None:
-    written = result()
+    cache = CacheCounters(hits=1, memory_hits=1, misses=2, level="memory")
+    stage = make_result().stages[0].model_copy(update={"cache": cache})
+    written = make_result(stages=(stage,), seed=7, interrupted=True)
     assert ReplayResult.from_json(written.to_json()) == written
 
 
 def test_the_figures_stand_flat_at_the_top_in_their_order() -> None:
-    assert list(orjson.loads(result().to_json()))[: len(FLAT)] == FLAT
+    assert list(orjson.loads(make_result().to_json()))[: len(FLAT)] == FLAT
 
 
 def test_what_was_not_measured_is_null() -> None:
-    assert orjson.loads(result().to_json())["cache_hit_rate"] is None
+    assert orjson.loads(make_result().to_json())["cache_hit_rate"] is None
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path) -> None:
 
 
 def test_complete_means_each_event_answered_once() -> None:
-    assert result().complete
-    assert not result(missing=1).complete
-    assert not result(duplicates=1).complete
-    assert result(missing=None).complete
+    assert make_result().complete
+    assert not make_result(missing=1).complete
+    assert not make_result(duplicates=1).complete
+    assert make_result(missing=None).complete
