@@ -10,9 +10,12 @@ from typing import Any
 
 import orjson
 import pytest
+from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient
 from support.onnx_factory import affine, write_model
 
+from modelstream.models.errors import ConfigError
+from modelstream.streams.cli.replay import command
 from modelstream.streams.replay.result import ReplayResult
 from modelstream.streams.worker_process import WorkerProcess
 
@@ -146,15 +149,17 @@ def test_a_worker_that_fails_is_told_with_its_last_words(run: Run, pipeline: Pat
         (["--speed", "2x", "--set", "source.event_time=null"], "source.event_time: the pipeline names none"),
         (["--live", "--workers", "2"], "leave --workers and --partitions out"),
         (["--live"], "needs a broker"),
+        (["--live", "--broker", "localhost:1", "--set", "source.event_id=null"], "--live: needs source.event_id"),
     ],
 )
-def test_mistakes_are_told_before_anything_starts(run: Run, pipeline: Path, options: list[str], said: str) -> None:
-    done = run("replay", pipeline, "-", *options, input=lines(1))
-    assert done.returncode == 2
-    assert said in done.stderr
+def test_mistakes_are_told_before_anything_starts(pipeline: Path, options: list[str], said: str) -> None:
+    done = CliRunner().invoke(command, [str(pipeline), "-", *options], input=lines(1), env={"MODELSTREAM_BROKER": None})
+    assert said in (str(done.exception) if isinstance(done.exception, ConfigError) else done.output)
+    assert done.exit_code == 2 or isinstance(done.exception, ConfigError)
 
 
-def test_a_broken_line_ends_it(run: Run, pipeline: Path) -> None:
+def test_a_broken_line_ends_it_before_workers_start(run: Run, pipeline: Path) -> None:
     done = run("replay", pipeline, "-", input=lines(1) + b"{broken\n")
     assert done.returncode == 1
-    assert "line 2" in done.stderr
+    assert "standard input:2: no JSON" in done.stderr
+    assert "worker" not in done.stderr
