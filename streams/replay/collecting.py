@@ -42,15 +42,15 @@ class Answers:
         self._stamps.append(np.array(stamps, np.int64).reshape(-1, 2))
         self.n += len(messages)
 
-    @property
-    def last_hashes(self) -> NDArray[np.uint64]:
-        """Hashes of the event ids of those that came last."""
-        return self._hashes[-1] if self._hashes else np.empty(0, np.uint64)
-
-    @property
-    def last_came_us(self) -> int:
-        """When those came."""
-        return self._came_us[-1] if self._came_us else 0
+    def latest(self, n: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Return hashes of the event ids of about so many that came last, and when they came."""
+        n_parts = n_rows = 0
+        while n_rows < n and n_parts < len(self._hashes):
+            n_parts += 1
+            n_rows += len(self._hashes[-n_parts])
+        parts = self._hashes[len(self._hashes) - n_parts :]
+        came_us = np.repeat(np.array(self._came_us[len(self._came_us) - n_parts :], np.int64), list(map(len, parts)))
+        return np.concatenate([np.empty(0, np.uint64), *parts])[-n:], came_us[-n:]
 
     def hashes(self) -> NDArray[np.uint64]:
         """Return the hashes of the event ids of all."""

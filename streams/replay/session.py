@@ -307,10 +307,11 @@ class _Run:
 
     def _latest(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return positions of the events that were answered last, and how long that took, in milliseconds."""
-        hashes = self.answers.last_hashes[-_N_SAMPLED:]
+        hashes, came_us = self.answers.latest(_N_SAMPLED)
         places = np.minimum(np.searchsorted(self._sorted, hashes), self._n_events - 1)
-        positions = self._order[places[self._sorted[places] == hashes]]
-        return positions, (self.answers.last_came_us - self._sending.shared.intended_us[positions]) / 1000
+        is_ours = self._sorted[places] == hashes
+        positions = self._order[places[is_ours]]
+        return positions, (came_us[is_ours] - self._sending.shared.intended_us[positions]) / 1000
 
 
 #: What a worker can make of an event.

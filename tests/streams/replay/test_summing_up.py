@@ -110,6 +110,17 @@ def sum_up_with(labels: Labels, found: Sequence[Message]) -> ReplayResult:
     return sum_up(observation, live_target(BrokerSettings("localhost:1"), spec, 1), labels)
 
 
+def test_the_latest_answers_are_those_of_the_last_fetches() -> None:
+    answers = Answers()
+    assert [len(part) for part in answers.latest(3)] == [0, 0]
+    for ids in ("ab", "c", "de"):
+        answers.add([prediction(event_id, 1) for event_id in ids])
+    hashes, came_us = answers.latest(3)
+    assert hashes.tolist() == hash_ids("cde").tolist()
+    assert came_us.tolist() == answers.came_us()[-3:].tolist()
+    assert [len(part) for part in answers.latest(100)] == [5, 5]
+
+
 def test_where_events_may_be_filtered_only_workers_know_what_is_missing() -> None:
     result = summed_up([0, 1], [prediction("e0", 5)], filters=True)
     assert (result.filtered, result.missing) == (None, None)
