@@ -28,7 +28,7 @@ from modelstream.streams.replay.prepared import KEYS, RECORDS, VALUES
 from modelstream.streams.replay.shared import Shared
 from modelstream.streams.settings import BrokerSettings
 
-__all__ = ["INTENDED_HEADER", "Cells", "send_when_due"]
+__all__ = ["INTENDED_HEADER", "Cells", "main", "send_when_due"]
 
 #: Header of each event: when it was due, in microseconds since 1970.
 INTENDED_HEADER = "modelstream-intended-us"
