@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -9,11 +10,17 @@ import numpy as np
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 from numpy.typing import NDArray
 
+from modelstream.models.errors import ModelStreamError
+from modelstream.streams.consuming import read_topic
 from modelstream.streams.headers import as_count, read_headers
 from modelstream.streams.replay.generator import INTENDED_HEADER
 from modelstream.streams.replay.matching import hash_predictions
+from modelstream.streams.settings import BrokerSettings
 
-__all__ = ["Answers", "Letters"]
+__all__ = ["Answers", "LetterReader", "Letters"]
+
+#: For a consumer to find where its topic ends.
+_START_TIMEOUT_S = 30.0
 
 
 class Answers:
@@ -107,3 +114,50 @@ class Letters:
         known = positions < len(intended_us)
         known[known] = intended_us[positions[known]] == due_us[known]
         return positions[known], at_us[known]
+
+
+class LetterReader(threading.Thread):
+    """Reads dead letters beside the predictions, which are far more as a rule.
+
+    Parameters
+    ----------
+    settings : BrokerSettings
+        Where Kafka is.
+    topic : str
+        The dead-letter topic; what is on it already is left alone.
+    letters : Letters
+        Gets them.
+
+    Attributes
+    ----------
+    error : ModelStreamError or None
+        What ended it before it was told to end.
+    """
+
+    def __init__(self, settings: BrokerSettings, topic: str, letters: Letters) -> None:
+        super().__init__(name="modelstream-replay-letters", daemon=True)
+        self._settings, self._topic, self._letters = settings, topic, letters
+        self._started, self._ended = threading.Event(), threading.Event()
+        self.error: ModelStreamError | None = None
+
+    def run(self) -> None:
+        """Read until the end."""
+        try:
+            for messages in read_topic(
+                self._settings, self._topic, from_beginning=False, until_end=False, stop=self._ended.is_set,
+                on_start=self._started.set,
+            ):  # fmt: skip
+                self._letters.add(messages)
+        except ModelStreamError as error:
+            self.error = error
+        finally:
+            self._started.set()
+
+    def wait_until_started(self) -> None:
+        """Wait until whatever is written from now on will be read, or it has failed."""
+        self._started.wait(_START_TIMEOUT_S)
+
+    def end(self) -> None:
+        """End, and wait for it."""
+        self._ended.set()
+        self.join()
