@@ -12,9 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import bytewax.operators as op
-import numpy as np
-import orjson
-from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, Job, open_session
+from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, Job
+from benchmarks.systems.scoring import open_score
 from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource, KafkaSourceMessage
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
@@ -25,16 +24,10 @@ BATCH = 1000
 
 
 def _flow(job: Job) -> Dataflow:
-    run = open_session(job.model).run
+    score = open_score(job)
 
-    def score(messages: list[KafkaSourceMessage]) -> list[KafkaSinkMessage]:
-        events = [orjson.loads(message.value) for message in messages]
-        matrix = np.array([event["features"] for event in events], np.float32)
-        values = run(None, {"features": matrix})[0][:, 0].tolist()
-        return [
-            KafkaSinkMessage(None, orjson.dumps({"event_id": event["id"], "value": value}))
-            for event, value in zip(events, values, strict=True)
-        ]
+    def score_batch(messages: list[KafkaSourceMessage]) -> list[KafkaSinkMessage]:
+        return [KafkaSinkMessage(None, output) for output in score([message.value for message in messages])]
 
     reading = {"fetch.queue.backoff.ms": "10", "fetch.wait.max.ms": "20", "check.crcs": "false"}
     writing = {
@@ -46,7 +39,7 @@ def _flow(job: Job) -> Dataflow:
     flow = Dataflow("score")
     source = KafkaSource([job.broker], [job.input_topic], batch_size=BATCH, add_config=reading)
     messages = op.input("read", flow, source)
-    outputs = op.flat_map_batch("score", messages, score)
+    outputs = op.flat_map_batch("score", messages, score_batch)
     op.output("write", outputs, KafkaSink([job.broker], job.output_topic, add_config=writing))
     return flow
 

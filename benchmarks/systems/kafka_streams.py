@@ -1,7 +1,7 @@
-"""Kafka Streams with ONNX Runtime for Java: source, score, sink, a record at a time. The code is in `java/kafka-streams/`.
+"""Kafka Streams with ONNX Runtime for Java: source, score, sink, a record at a time. Its code: `java/kafka-streams/`.
 
-At-least-once is Kafka Streams' default: a commit flushes the producer first. A processor that gathers records for one
-model call is outside of that guarantee (see `ScoreBatches.java`), so it is a system of its own, `kafka-streams-batch`.
+At-least-once is its default: a commit flushes the producer first. A processor that gathers records for one model call
+is outside of that guarantee (see `ScoreBatches.java`), so it is a system of its own, `kafka-streams-batch`.
 """
 
 from __future__ import annotations

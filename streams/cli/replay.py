@@ -13,7 +13,6 @@ from modelstream.streams.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     RateType,
-    broker_option,
     pipeline_argument,
     read_pipeline,
     redis_option,
@@ -23,7 +22,7 @@ from modelstream.streams.cli.replay_capture import capture_topic
 from modelstream.streams.cli.replay_diff import compare_versions
 from modelstream.streams.cli.replay_options import ReplayOptions, replay_options
 from modelstream.streams.cli.replay_report import check_report, report_replay
-from modelstream.streams.cli.replay_setting import ReplaySetting
+from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_option
 from modelstream.streams.cli.replay_text import print_result, show_replay
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Arrivals, Pace, parse_speed
@@ -61,7 +60,7 @@ Examples:
 )
 @pipeline_argument
 @click.argument("file", required=False)
-@broker_option
+@replay_broker_option
 @redis_option
 @set_option
 @click.option(

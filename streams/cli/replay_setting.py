@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
+from modelstream.models.errors import ConfigError
 from modelstream.streams.cli.common import read_pipeline, require_topics
 from modelstream.streams.cli.progress import show_progress
 from modelstream.streams.embedded import EmbeddedBroker, EmbeddedCache
@@ -21,7 +23,21 @@ from modelstream.streams.replay.target import Target, live_target, own_target, p
 from modelstream.streams.settings import BrokerSettings, RedisSettings
 from modelstream.streams.spec import PipelineSpec
 
-__all__ = ["ReplaySetting"]
+__all__ = ["EMBEDDED", "ReplaySetting", "replay_broker_option"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: What ``--broker`` says for the embedded broker, whatever else is named.
+EMBEDDED = "embedded"
+
+
+def replay_broker_option(function: F) -> F:
+    """Add the option ``--broker``, which may be left out altogether."""
+    return click.option(
+        "--broker",
+        metavar="HOST:PORT",
+        help="Kafka bootstrap address, or `embedded`  [default: $MODELSTREAM_BROKER, the file, the embedded one]",
+    )(function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +51,7 @@ class ReplaySetting:
     file : str or None
         The file of events; None where they are a topic's.
     broker, redis : str or None
-        Where they are; None where no option says it.
+        Where they are, ``embedded`` for a broker of the replay's own; None where no option says it.
     overrides : tuple of str
         Values of the pipeline file to set.
     file_format : str or None
@@ -123,8 +139,10 @@ class ReplaySetting:
 
     def _broker(self, spec: PipelineSpec, stack: ExitStack) -> tuple[BrokerSettings, dict[str, str], bool]:
         environ = dict(os.environ)
-        named = self.broker or environ.get("MODELSTREAM_BROKER") or spec.broker
-        if named is None and not self.live:
+        named = self.broker or environ.get("MODELSTREAM_BROKER") or spec.broker or EMBEDDED
+        if named == EMBEDDED:
+            if self.live:
+                raise ConfigError("--live", "needs a broker; name it with --broker HOST:PORT")
             self._say("starting the embedded broker …")
             bootstrap = stack.enter_context(EmbeddedBroker()).bootstrap
             environ = _without("MODELSTREAM_KAFKA_", environ)  # how to be let in elsewhere

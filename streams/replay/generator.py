@@ -124,6 +124,7 @@ class _Sender:
         config: dict[str, Any] = {**_CONFIG, **settings.librdkafka(), "on_delivery": self._on_delivery}
         self._producer = Producer(config, logger=SILENT_LOGGER)
         table = np.load(folder / RECORDS)
+        self._n_records = len(table)
         self._partitions = table["partition"].copy()
         self._values, self._keys = Cells(folder / VALUES, table["n_value"]), Cells(folder / KEYS, table["n_key"])
         # Files have none, and what nobody has should cost nothing.
@@ -142,11 +143,22 @@ class _Sender:
         shared = self.shared
         if shared.due_us is None:
             shared.intended_us[first:last] = time.time_ns() // 1000
-        intended_us = shared.intended_us[first:last]
-        stamps_ms = (intended_us // 1000).tolist()
+        sent = first
+        while sent < last:  # a slice may end the file, and begin it anew
+            record = sent % self._n_records
+            n = min(last - sent, self._n_records - record)
+            self._produce(record, record + n, shared.intended_us[sent : sent + n])
+            sent += n
+        shared.sent_us[first:last] = time.time_ns() // 1000
+        shared.n_sent = last
+        self._producer.poll(0)
+        if self._failure is not None:
+            raise BrokerUnavailable(self._bootstrap, f"{self._topic} does not take events: {self._failure.str()}")
+
+    def _produce(self, first: int, last: int, intended_us: NDArray[np.int64]) -> None:
         rows = zip(
             self._values.part(first, last), self._keys.part(first, last), self._partitions[first:last].tolist(),
-            stamps_ms, self._headers_of(first, intended_us.tolist()), strict=True,
+            (intended_us // 1000).tolist(), self._headers_of(first, intended_us.tolist()), strict=True,
         )  # fmt: skip
         produce, topic = self._producer.produce, self._topic
         for value, key, partition, stamp_ms, headers in rows:
@@ -154,11 +166,6 @@ class _Sender:
                 produce(topic, value, key, partition, timestamp=stamp_ms, headers=headers)
             except BufferError:
                 self._produce_when_there_is_room(value, key, partition, stamp_ms, headers)
-        shared.sent_us[first:last] = time.time_ns() // 1000
-        shared.n_sent = last
-        self._producer.poll(0)
-        if self._failure is not None:
-            raise BrokerUnavailable(self._bootstrap, f"{topic} does not take events: {self._failure.str()}")
 
     def _headers_of(self, first: int, intended_us: list[int]) -> Iterable[Headers]:
         intended: Iterable[Headers] = ([(INTENDED_HEADER, b"%d" % us)] for us in intended_us)

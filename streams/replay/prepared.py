@@ -69,6 +69,15 @@ class PreparedEvents:
     def __len__(self) -> int:
         return len(self.partitions)
 
+    def cycled(self, n_events: int) -> PreparedEvents:
+        """Return so many of them: the first ones, or, where there are fewer, all over and over."""
+        return PreparedEvents(
+            self.folder,
+            np.resize(self.partitions, n_events),
+            None if self.id_hashes is None else np.resize(self.id_hashes, n_events),
+            np.resize(self.times_ms, n_events),
+        )
+
     def hashes_at(self, topic: str, first_offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Return the hashes of the events' ids, where the first one of a partition will stand at an offset.
 
