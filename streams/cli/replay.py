@@ -180,6 +180,8 @@ def _check(pace: Pace, source: SourceSpec, has_times: bool, live: bool, workers:
         raise ConfigError(
             "source.event_time", "the pipeline names none, and the pace goes by it; use --speed max, or --rate N/s"
         )
+    if live and source.event_id is None:
+        raise ConfigError("--live", "needs source.event_id: others write to the topic too, and ids tell whose is whose")
     if live and (workers != 1 or partitions is not None):
         raise click.UsageError("--live uses topics and workers that are there; leave --workers and --partitions out")
 

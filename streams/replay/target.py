@@ -141,13 +141,8 @@ def live_target(
 ) -> Target:
     """Return the pipeline's own topics, and whatever workers read them.
 
-    Raises
-    ------
-    ConfigError
-        Events could not be told from others there.
+    Events are told from others there by their ids, so `spec` must name a field of them.
     """
-    if spec.source.event_id is None:
-        raise ConfigError("--live", "needs source.event_id: others write to the topic too, and ids tell whose is whose")
     return Target(
         settings, spec, partitions, None, np.zeros(partitions, np.int64), settings.bootstrap,
         dict(os.environ if environ is None else environ),
