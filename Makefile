@@ -8,18 +8,23 @@ WORKERS ?= 2
 ROWS ?=
 SEED ?=
 MINUTES ?= 60
+JSON ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint faults soak bench bench-batching bench-cache kafka lock
+.PHONY: help demo replay-quick test lint faults soak bench bench-batching bench-cache kafka lock
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 demo: $(INSTALLED) ## Score 336,776 real flights on an embedded broker; EVENTS=20000 for fewer, ARGS=--verify for more
 	@$(BIN)/modelstream demo $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
+
+replay-quick: $(INSTALLED) ## Replay 5,000 flights at full speed on an embedded broker, and measure; JSON=FILE for the result
+	@$(BIN)/python examples/flights/data.py --limit 5000 | \
+		$(BIN)/modelstream replay examples/flights/pipeline.yaml - --broker embedded $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 # Most tests wait for processes: two at a time take two thirds of the time.
 test: $(INSTALLED) ## Run the tests, on Apache Kafka where Java and Maven are; ARGS="-k ledger" for some, WORKERS=0 one by one

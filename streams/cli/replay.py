@@ -13,13 +13,16 @@ from modelstream.streams.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     RateType,
-    broker_option,
     pipeline_argument,
     read_pipeline,
     redis_option,
     set_option,
 )
-from modelstream.streams.cli.replay_setting import ReplaySetting
+from modelstream.streams.cli.replay_capture import capture_topic
+from modelstream.streams.cli.replay_diff import compare_versions
+from modelstream.streams.cli.replay_options import ReplayOptions, replay_options
+from modelstream.streams.cli.replay_report import check_report, report_replay
+from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_option
 from modelstream.streams.cli.replay_text import print_result, show_replay
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Arrivals, Pace, parse_speed
@@ -50,11 +53,14 @@ Examples:
   modelstream replay pipeline.yaml events.parquet --rate 20000/s --broker localhost:9092 --workers 2
   modelstream replay pipeline.yaml events.csv.gz --rate 500/s --arrivals recorded --json result.json
   modelstream replay pipeline.yaml events.ndjson --live --rate 100/s through the workers that run already
+  modelstream replay pipeline.yaml --capture monday.parquet --since 2026-11-23 --until 2026-11-24
+  modelstream replay pipeline.yaml monday.parquet --speed 600x --report monday.html
+  modelstream replay pipeline.yaml monday.parquet --diff candidate.yaml
 """,
 )
 @pipeline_argument
-@click.argument("file")
-@broker_option
+@click.argument("file", required=False)
+@replay_broker_option
 @redis_option
 @set_option
 @click.option(
@@ -96,10 +102,11 @@ Examples:
 )
 @click.option("--as-is", is_flag=True, help="Send every line of NDJSON as it stands, broken and blank ones too.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result there.")
+@replay_options
 @click.option("--no-progress", is_flag=True, help="Show only the result.")
 def command(
     pipeline: Path,
-    file: str,
+    file: str | None,
     broker: str | None,
     redis: str | None,
     overrides: tuple[str, ...],
@@ -117,31 +124,44 @@ def command(
     as_is: bool,
     json_file: Path | None,
     no_progress: bool,
+    more: ReplayOptions,
 ) -> None:
     """Send the events of FILE through PIPELINE at their pace, and measure what comes out.
 
-    FILE is as for `modelstream produce`. The replay makes topics and a consumer group of its own, starts workers on
-    them, and removes all of it at the end: production is not touched. Without a broker named anywhere it uses the
-    embedded one. Events are sent when they are due, never when the pipeline is ready for them; latencies count from
-    then. docs/replay.md says what each figure means.
+    FILE is as for `modelstream produce`, or what --capture has written. The replay makes topics and a consumer group of
+    its own, starts workers on them, and removes all of it at the end: production is not touched. Without a broker named
+    anywhere it uses the embedded one. Events are sent when they are due, never when the pipeline is ready for them;
+    latencies count from then. docs/replay.md says what each figure means.
 
     Exit code 0 if every event was answered once, filtered, or became a dead letter; 1 if some are missing or came
     twice, or a process failed; 130 after Ctrl-C, with what there was until then.
     """
+    more.check(file)
+    if more.capture is not None:
+        capture_topic(pipeline, broker, overrides, more, limit, not no_progress)
+        return
+    if more.report is not None:
+        check_report(more.report)
     pace = _pace(speed, rate, arrivals, seed)
-    _check(pace, read_pipeline(pipeline, overrides).spec.source, live, workers, partitions)
+    _check(pace, read_pipeline(pipeline, overrides).spec.source, more.has_times(file), live, workers, partitions)
     setting = ReplaySetting(
         pipeline=pipeline, file=file, broker=broker, redis=redis, overrides=overrides, file_format=file_format,
         as_is=as_is, limit=limit, partitions=partitions, workers=workers, live=live, progress=not no_progress,
+        topic=more.topic, since_ms=more.since_ms, until_ms=more.until_ms,
     )  # fmt: skip
+    if more.diff is not None:
+        compare_versions(setting, more, json_file)
+        return
     with setting.open() as (target, events):
         schedule = pace.schedule(len(events), events.times_ms)
         with show_replay(not no_progress) as show:
             drain_s = drain_s or (10.0 if live else 30.0)
             observation = observe(target, events, schedule, drain_s=drain_s, on_progress=show)
-        labels = Labels(str(pipeline), file, pace, warm_up, schedule.n_clamped)
+        labels = Labels(str(pipeline), setting.name, pace, warm_up, schedule.n_clamped)
         result = sum_up(observation, target, labels)
         _report(result, json_file)
+        if more.report is not None:
+            report_replay(more.report, result, pipeline, overrides)
     sys.exit(_exit_code(result))
 
 
@@ -155,11 +175,13 @@ def _pace(speed: float | None, rate: float | None, arrivals: Arrivals | None, se
     return Pace(speed=speed, rate_per_s=rate, arrivals=arrivals or "poisson", seed=seed)
 
 
-def _check(pace: Pace, source: SourceSpec, live: bool, workers: int, partitions: int | None) -> None:
-    if pace.needs_times and source.event_time is None:
+def _check(pace: Pace, source: SourceSpec, has_times: bool, live: bool, workers: int, partitions: int | None) -> None:
+    if pace.needs_times and source.event_time is None and not has_times:
         raise ConfigError(
             "source.event_time", "the pipeline names none, and the pace goes by it; use --speed max, or --rate N/s"
         )
+    if live and source.event_id is None:
+        raise ConfigError("--live", "needs source.event_id: others write to the topic too, and ids tell whose is whose")
     if live and (workers != 1 or partitions is not None):
         raise click.UsageError("--live uses topics and workers that are there; leave --workers and --partitions out")
 

@@ -37,7 +37,7 @@ def show_replay(enabled: bool = True) -> Iterator[Callable[[Progress], None]]:
 
 
 def _plain_lines() -> Callable[[Progress], None]:
-    last = time.monotonic()
+    last = time.monotonic() - _LINE_EVERY_S + 1.0  # the first line soon: it says that all is under way
 
     def show(progress: Progress) -> None:
         nonlocal last
@@ -73,7 +73,10 @@ def print_result(result: ReplayResult) -> None:
     table.add_column()
     for value, what in _rows(result):
         table.add_row(value, what)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if result.consumer_latency is not None:
+        console.print(_latency_table(result))
 
 
 def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
@@ -87,8 +90,7 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
     ):
         yield ("?" if count is None else f"{count:,}"), what
     yield f"{result.events_per_s:,.0f}", f"events per second, over {result.seconds:,.1f} s"
-    yield from _latency_rows(result)
-    yield f"{result.max_lag:,}", "events waiting for their answer at the most"
+    yield f"{result.max_lag:,}", "events waiting for an answer at the most"
     for stage in result.stages:
         yield from _stage_rows(stage)
     if result.cpu_us_per_event is not None and result.peak_rss_mb is not None:
@@ -96,9 +98,9 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         yield f"{result.cpu_us_per_event:,.2f}", f"µs of CPU per event, of {workers}"
         yield f"{result.peak_rss_mb:,.0f}", f"MB of memory at the most, of {workers}"
     late = result.max_send_delay_ms
-    yield f"{_ms(result.p99_send_delay_ms)} / {_ms(late)}", "ms behind its schedule the generator was, p99 / most"
+    yield f"{_ms(result.p99_send_delay_ms)} / {_ms(late)}", "ms that the generator was behind, p99 / max"
     if result.clamped_events:
-        yield f"{result.clamped_events:,}", "events with a time before that of an earlier one, sent with that one"
+        yield f"{result.clamped_events:,}", "events with a time before an earlier one's, sent with that one"
 
 
 def _pace(result: ReplayResult) -> str:
@@ -108,19 +110,21 @@ def _pace(result: ReplayResult) -> str:
     return f"at {result.speed}, {how}"
 
 
-def _latency_rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
-    for latency, clock in (
-        (result.append_latency, "on Kafka (LogAppendTime)"),
-        (result.consumer_latency, "at a consumer"),
-    ):
+def _latency_table(result: ReplayResult) -> Table:
+    table = Table(box=None)
+    share = f" (first {result.warm_up:.0%} left out)" if result.warm_up else ""
+    table.add_column(f"ms from due time{share}")
+    for name in ("p50", "p90", "p99", "p99.9", "max"):
+        table.add_column(name, justify="right")
+    clocks = {"on Kafka (LogAppendTime)": result.append_latency, "at a consumer": result.consumer_latency}
+    for clock, latency in clocks.items():
         if latency is not None:
-            share = f", without the first {result.warm_up:.0%}" if result.warm_up else ""
-            yield _percentiles(latency), f"ms until {clock}, p50 / p90 / p99 / p99.9 / most{share}"
+            table.add_row(clock, *_percentiles(latency))
+    return table
 
 
-def _percentiles(latency: Latency) -> str:
-    values = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms)
-    return " / ".join(map(_ms, values))
+def _percentiles(latency: Latency) -> list[str]:
+    return [_ms(ms) for ms in (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms)]
 
 
 def _stage_rows(stage: StageFigures) -> Iterator[tuple[str, str]]:

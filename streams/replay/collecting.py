@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -9,11 +10,17 @@ import numpy as np
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 from numpy.typing import NDArray
 
+from modelstream.models.errors import ModelStreamError
+from modelstream.streams.consuming import read_topic
 from modelstream.streams.headers import as_count, read_headers
 from modelstream.streams.replay.generator import INTENDED_HEADER
 from modelstream.streams.replay.matching import hash_predictions
+from modelstream.streams.settings import BrokerSettings
 
-__all__ = ["Answers", "Letters"]
+__all__ = ["Answers", "LetterReader", "Letters"]
+
+#: For a consumer to find where its topic ends.
+_START_TIMEOUT_S = 30.0
 
 
 class Answers:
@@ -42,15 +49,15 @@ class Answers:
         self._stamps.append(np.array(stamps, np.int64).reshape(-1, 2))
         self.n += len(messages)
 
-    @property
-    def last_hashes(self) -> NDArray[np.uint64]:
-        """Hashes of the event ids of those that came last."""
-        return self._hashes[-1] if self._hashes else np.empty(0, np.uint64)
-
-    @property
-    def last_came_us(self) -> int:
-        """When those came."""
-        return self._came_us[-1] if self._came_us else 0
+    def latest(self, n: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Return hashes of the event ids of about so many that came last, and when they came."""
+        n_parts = n_rows = 0
+        while n_rows < n and n_parts < len(self._hashes):
+            n_parts += 1
+            n_rows += len(self._hashes[-n_parts])
+        parts = self._hashes[len(self._hashes) - n_parts :]
+        came_us = np.repeat(np.array(self._came_us[len(self._came_us) - n_parts :], np.int64), list(map(len, parts)))
+        return np.concatenate([np.empty(0, np.uint64), *parts])[-n:], came_us[-n:]
 
     def hashes(self) -> NDArray[np.uint64]:
         """Return the hashes of the event ids of all."""
@@ -107,3 +114,50 @@ class Letters:
         known = positions < len(intended_us)
         known[known] = intended_us[positions[known]] == due_us[known]
         return positions[known], at_us[known]
+
+
+class LetterReader(threading.Thread):
+    """Reads dead letters beside the predictions, which are far more as a rule.
+
+    Parameters
+    ----------
+    settings : BrokerSettings
+        Where Kafka is.
+    topic : str
+        The dead-letter topic; what is on it already is left alone.
+    letters : Letters
+        Gets them.
+
+    Attributes
+    ----------
+    error : ModelStreamError or None
+        What ended it before it was told to end.
+    """
+
+    def __init__(self, settings: BrokerSettings, topic: str, letters: Letters) -> None:
+        super().__init__(name="modelstream-replay-letters", daemon=True)
+        self._settings, self._topic, self._letters = settings, topic, letters
+        self._started, self._ended = threading.Event(), threading.Event()
+        self.error: ModelStreamError | None = None
+
+    def run(self) -> None:
+        """Read until the end."""
+        try:
+            for messages in read_topic(
+                self._settings, self._topic, from_beginning=False, until_end=False, stop=self._ended.is_set,
+                on_start=self._started.set,
+            ):  # fmt: skip
+                self._letters.add(messages)
+        except ModelStreamError as error:
+            self.error = error
+        finally:
+            self._started.set()
+
+    def wait_until_started(self) -> None:
+        """Wait until whatever is written from now on will be read, or it has failed."""
+        self._started.wait(_START_TIMEOUT_S)
+
+    def end(self) -> None:
+        """End, and wait for it."""
+        self._ended.set()
+        self.join()

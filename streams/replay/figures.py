@@ -113,11 +113,11 @@ def latency_curve(latency_us: NDArray[np.int64]) -> tuple[tuple[float, float], .
     Examples
     --------
     >>> latency_curve(np.array([1000, 3000]))[::5]
-    ((0.0, 1.0), (50.0, 2.0))
+    ((0.0, 1.0), (50.0, 2.0), (100.0, 3.0))
     """
     if not len(latency_us):
         return ()
-    halvings = max(int(np.ceil(np.log2(len(latency_us)))), 1)
+    halvings = int(np.ceil(np.log2(len(latency_us)))) + 1
     above = [
         0.5**half * (1 - tick / (2 * _TICKS_PER_HALF)) for half in range(halvings) for tick in range(_TICKS_PER_HALF)
     ]

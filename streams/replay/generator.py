@@ -13,22 +13,24 @@ import mmap
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ormsgpack
 from confluent_kafka import KafkaError, KafkaException, Producer
 from numpy.typing import NDArray
 
 from modelstream.models.errors import BrokerUnavailable, ModelStreamError
 from modelstream.streams.cluster import SILENT_LOGGER
-from modelstream.streams.replay.prepared import KEYS, RECORDS, VALUES
+from modelstream.streams.headers import Headers
+from modelstream.streams.replay.prepared import HEADERS, KEYS, RECORDS, VALUES
 from modelstream.streams.replay.shared import Shared
 from modelstream.streams.settings import BrokerSettings
 
-__all__ = ["INTENDED_HEADER", "Cells", "main", "send_when_due"]
+__all__ = ["INTENDED_HEADER", "Cells", "main", "send_when_due", "unpack_headers"]
 
 #: Header of each event: when it was due, in microseconds since 1970.
 INTENDED_HEADER = "modelstream-intended-us"
@@ -122,8 +124,12 @@ class _Sender:
         config: dict[str, Any] = {**_CONFIG, **settings.librdkafka(), "on_delivery": self._on_delivery}
         self._producer = Producer(config, logger=SILENT_LOGGER)
         table = np.load(folder / RECORDS)
+        self._n_records = len(table)
         self._partitions = table["partition"].copy()
         self._values, self._keys = Cells(folder / VALUES, table["n_value"]), Cells(folder / KEYS, table["n_key"])
+        # Files have none, and what nobody has should cost nothing.
+        has_headers = bool((table["n_headers"] >= 0).any())
+        self._headers = Cells(folder / HEADERS, table["n_headers"]) if has_headers else None
 
     def connect(self) -> None:
         """Wait until the broker answers, so that the first event does not wait for it."""
@@ -137,29 +143,42 @@ class _Sender:
         shared = self.shared
         if shared.due_us is None:
             shared.intended_us[first:last] = time.time_ns() // 1000
-        intended_us = shared.intended_us[first:last]
-        stamps_ms = (intended_us // 1000).tolist()
-        rows = zip(
-            self._values.part(first, last), self._keys.part(first, last), self._partitions[first:last].tolist(),
-            stamps_ms, map(b"%d".__mod__, intended_us.tolist()), strict=True,
-        )  # fmt: skip
-        produce, topic = self._producer.produce, self._topic
-        for value, key, partition, stamp_ms, intended in rows:
-            headers = [(INTENDED_HEADER, intended)]
-            try:
-                produce(topic, value, key, partition, timestamp=stamp_ms, headers=headers)
-            except BufferError:
-                self._produce_when_there_is_room(value, key, partition, stamp_ms, headers)
+        sent = first
+        while sent < last:  # a slice may end the file, and begin it anew
+            record = sent % self._n_records
+            n = min(last - sent, self._n_records - record)
+            self._produce(record, record + n, shared.intended_us[sent : sent + n])
+            sent += n
         shared.sent_us[first:last] = time.time_ns() // 1000
         shared.n_sent = last
         self._producer.poll(0)
         if self._failure is not None:
-            raise BrokerUnavailable(self._bootstrap, f"{topic} does not take events: {self._failure.str()}")
+            raise BrokerUnavailable(self._bootstrap, f"{self._topic} does not take events: {self._failure.str()}")
+
+    def _produce(self, first: int, last: int, intended_us: NDArray[np.int64]) -> None:
+        rows = zip(
+            self._values.part(first, last), self._keys.part(first, last), self._partitions[first:last].tolist(),
+            (intended_us // 1000).tolist(), self._headers_of(first, intended_us.tolist()), strict=True,
+        )  # fmt: skip
+        produce, topic = self._producer.produce, self._topic
+        for value, key, partition, stamp_ms, headers in rows:
+            try:
+                produce(topic, value, key, partition, timestamp=stamp_ms, headers=headers)
+            except BufferError:
+                self._produce_when_there_is_room(value, key, partition, stamp_ms, headers)
+
+    def _headers_of(self, first: int, intended_us: list[int]) -> Iterable[Headers]:
+        intended: Iterable[Headers] = ([(INTENDED_HEADER, b"%d" % us)] for us in intended_us)
+        if self._headers is None:
+            return intended
+        packed = self._headers.part(first, first + len(intended_us))
+        return (unpack_headers(own) + new if own else new for own, new in zip(packed, intended, strict=True))
 
     def _produce_when_there_is_room(
-        self, value: bytes | None, key: bytes | None, partition: int, stamp_ms: int, headers: list[tuple[str, bytes]]
+        self, value: bytes | None, key: bytes | None, partition: int, stamp_ms: int, headers: Headers
     ) -> None:
-        while self._failure is None and not self.shared.stop:
+        # It ends: where nobody answers, what waits in the queue fails after message.timeout.ms.
+        while self._failure is None:
             self._producer.poll(_FULL_POLL_S)
             try:
                 self._producer.produce(self._topic, value, key, partition, timestamp=stamp_ms, headers=headers)
@@ -178,6 +197,11 @@ class _Sender:
 
     def _on_delivery(self, error: KafkaError | None, _: Any) -> None:
         self._failure = self._failure or error
+
+
+def unpack_headers(packed: bytes) -> Headers:
+    """Return headers that were written for the generator, without the mark of a replay that they were recorded in."""
+    return [(name, value) for name, value in ormsgpack.unpackb(packed) if name != INTENDED_HEADER]
 
 
 class Cells:

@@ -70,7 +70,7 @@ def make_plot(
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a drawing, which others may run over where it is broad; where a value is None, it has a gap."""
+    """One line of a drawing, which others may run over where it is broad."""
 
     name: str
     values: Sequence[float | None]
@@ -84,10 +84,10 @@ def lines(series: Sequence[Sample], shown: Sequence[Line], unit: str) -> Draw:
 
     def draw(axes: Any, narrow: bool) -> None:
         for line in shown:
-            values = [math.nan if value is None else value for value in line.values]
+            # A span without a value is bridged: many lie in short replays, with single points between them.
+            known = [(time, value) for time, value in zip(times, line.values, strict=True) if value is not None]
             axes.plot(
-                times,
-                values,
+                *zip(*known, strict=True),
                 color=COLOURS[line.colour],
                 label=line.name,
                 linewidth=4.5 if line.is_broad else 1.75,

@@ -7,6 +7,7 @@ a file may be larger than the memory; in memory are some 30 bytes an event.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import ormsgpack
 from aiokafka.partitioner import murmur2
 from numpy.typing import NDArray
 
@@ -21,19 +23,21 @@ from modelstream.models.errors import ConfigError
 from modelstream.operators.codecs import Codec
 from modelstream.streams.event_files import Record
 from modelstream.streams.formats import make_codec
+from modelstream.streams.headers import Headers
 from modelstream.streams.replay.matching import hash_ids
 from modelstream.streams.spec import SourceSpec
 
-__all__ = ["KEYS", "RECORDS", "VALUES", "PreparedEvents", "TimedRecord", "prepare", "without_times"]
+__all__ = ["HEADERS", "KEYS", "RECORDS", "VALUES", "PreparedEvents", "TimedRecord", "prepare", "without_times"]
 
 T = TypeVar("T")
 
-#: Key, value, and timestamp in milliseconds since 1970, -1 where it has none.
-TimedRecord = tuple[bytes | None, bytes | None, int]
+#: Key, value, and timestamp in milliseconds since 1970, -1 where it has none; of recorded ones their headers too.
+TimedRecord = tuple[bytes | None, bytes | None, int] | tuple[bytes | None, bytes | None, int, Headers | None]
 
-#: Files of the folder: all values, all keys, and lengths (-1 for null) and partition of each record.
-VALUES, KEYS, RECORDS = "values", "keys", "records.npy"
-_RECORD = np.dtype([("n_value", np.int64), ("n_key", np.int64), ("partition", np.int32)])
+#: Files of the folder: all values, all keys, all headers in MessagePack, and lengths (-1 for null) and partition of
+#: each record.
+VALUES, KEYS, HEADERS, RECORDS = "values", "keys", "headers", "records.npy"
+_RECORD = np.dtype([("n_value", np.int64), ("n_key", np.int64), ("n_headers", np.int64), ("partition", np.int32)])
 
 #: Records that are decoded together.
 _CHUNK = 4096
@@ -64,6 +68,15 @@ class PreparedEvents:
 
     def __len__(self) -> int:
         return len(self.partitions)
+
+    def cycled(self, n_events: int) -> PreparedEvents:
+        """Return so many of them: the first ones, or, where there are fewer, all over and over."""
+        return PreparedEvents(
+            self.folder,
+            np.resize(self.partitions, n_events),
+            None if self.id_hashes is None else np.resize(self.id_hashes, n_events),
+            np.resize(self.times_ms, n_events),
+        )
 
     def hashes_at(self, topic: str, first_offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Return the hashes of the events' ids, where the first one of a partition will stand at an offset.
@@ -101,8 +114,8 @@ def prepare(
 
     Parameters
     ----------
-    records : iterable of (bytes or None, bytes or None, int)
-        Key, value and timestamp of each record.
+    records : iterable of TimedRecord
+        Key, value and timestamp of each record, and its headers where they are kept.
     source : SourceSpec
         How the pipeline reads events.
     n_partitions : int
@@ -124,12 +137,14 @@ def prepare(
     hashes: list[NDArray[np.uint64]] = []
     times_ms: list[NDArray[np.int64]] = []
     n_events = 0
-    with (folder / VALUES).open("wb") as values_file, (folder / KEYS).open("wb") as keys_file:
+    with ExitStack() as stack:
+        files = [stack.enter_context((folder / name).open("wb")) for name in (VALUES, KEYS, HEADERS)]
         for chunk in _chunks(islice(records, limit)):
-            keys, values, stamps_ms = map(list, zip(*chunk, strict=True))
-            values_file.write(b"".join(filter(None, values)))
-            keys_file.write(b"".join(filter(None, keys)))
-            laid.append(_laid_out(keys, values, n_partitions, n_events))
+            keys, values, stamps_ms, *rest = map(list, zip(*chunk, strict=True))
+            headers: list[bytes | None] = list(map(_packed, rest[0])) if rest else [None] * len(keys)
+            for file, cells in zip(files, (values, keys, headers), strict=True):
+                file.write(b"".join(filter(None, cells)))
+            laid.append(_laid_out(keys, values, headers, n_partitions, n_events))
             ids, times = _ids_and_times(codec, keys, values, stamps_ms)
             times_ms.append(times)
             if codec.event_id is not None:
@@ -154,12 +169,20 @@ def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
         yield chunk
 
 
+def _packed(headers: Headers | None) -> bytes | None:
+    return ormsgpack.packb(headers) if headers else None
+
+
 def _laid_out(
-    keys: list[bytes | None], values: list[bytes | None], n_partitions: int, n_before: int
+    keys: list[bytes | None],
+    values: list[bytes | None],
+    headers: list[bytes | None],
+    n_partitions: int,
+    n_before: int,
 ) -> NDArray[np.void]:
     table = np.empty(len(keys), _RECORD)
-    table["n_value"] = [-1 if value is None else len(value) for value in values]
-    table["n_key"] = [-1 if key is None else len(key) for key in keys]
+    for name, cells in (("n_value", values), ("n_key", keys), ("n_headers", headers)):
+        table[name] = [-1 if cell is None else len(cell) for cell in cells]
     table["partition"] = [
         (n_before + row if key is None else _murmur2(key) & 0x7FFFFFFF) % n_partitions for row, key in enumerate(keys)
     ]

@@ -1,4 +1,4 @@
-"""A replay as one HTML file: figures, plots and what to know of them, with nothing outside of it."""
+"""A replay, or a comparison of two versions, as one HTML file with nothing outside of it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from modelstream.models.errors import ConfigError
+from modelstream.streams.replay.difference import Difference
+from modelstream.streams.replay.difference_plots import difference_plots
 from modelstream.streams.replay.findings import findings
 from modelstream.streams.replay.report_plots import replay_plots
 from modelstream.streams.replay.report_text import figure, milliseconds, percent
 from modelstream.streams.replay.result import Latency, ReplayResult
 from modelstream.streams.replay.svg_figure import require_libraries
 
-__all__ = ["Origin", "require_libraries", "to_html", "write_report"]
+__all__ = ["Origin", "difference_to_html", "require_libraries", "to_html", "write_difference", "write_report"]
 
-_TEMPLATE = "report.html.jinja"
 #: A password in a URL, as that of Redis.
 _PASSWORD = re.compile(r"(://[^:/@\s'\"]*):[^@/\s'\"]+@")
 
@@ -41,6 +43,10 @@ class Origin:
     pipeline: str
     drawing: str | None = None
 
+    def without_passwords(self) -> Origin:
+        """Return it as anybody may read it."""
+        return Origin(_PASSWORD.sub(r"\1:***@", self.command), _PASSWORD.sub(r"\1:***@", self.pipeline), self.drawing)
+
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
@@ -57,8 +63,15 @@ def write_report(path: Path, result: ReplayResult, origin: Origin) -> None:
     ConfigError
         The file cannot be written, or a library is missing; see `require_libraries`.
     """
-    require_libraries()
-    text = to_html(result, origin)
+    _write(path, to_html(result, origin))
+
+
+def write_difference(path: Path, difference: Difference, origin: Origin) -> None:
+    """Write the report of a comparison, as `write_report` does."""
+    _write(path, difference_to_html(difference, origin))
+
+
+def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, "utf-8")
     except OSError as error:
@@ -67,18 +80,13 @@ def write_report(path: Path, result: ReplayResult, origin: Origin) -> None:
 
 def to_html(result: ReplayResult, origin: Origin) -> str:
     """Return the report of a replay as the text of an HTML document."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"figure": figure, "data_url": _data_url}
-    template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
-    return template.render(
+    return _render(
+        "report.html.jinja",
+        kind="Replay",
         result=result,
         title=f"{Path(result.file).name} through {Path(result.pipeline).name}",
         started=f"{result.started_at:%-d %B %Y, %H:%M:%S} UTC",
-        origin=Origin(_hidden(origin.command), _hidden(origin.pipeline), origin.drawing),
+        origin=origin.without_passwords(),
         findings=findings(result),
         headline=list(_headline(result)),
         accounts=list(_accounts(result)),
@@ -88,13 +96,35 @@ def to_html(result: ReplayResult, origin: Origin) -> str:
     )
 
 
+def difference_to_html(difference: Difference, origin: Origin) -> str:
+    """Return the report of a comparison as the text of an HTML document."""
+    return _render(
+        "difference.html.jinja",
+        kind="Comparison",
+        difference=difference,
+        title=f"{Path(difference.a).name} and {Path(difference.b).name}",
+        origin=origin.without_passwords(),
+        headline=list(_difference_headline(difference)),
+        plots=list(difference_plots(difference)),
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    require_libraries()
+    import jinja2
+
+    folder = resources.files(__package__)
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"figure": figure, "data_url": _data_url}
+    return environment.get_template(template).render(**values)
+
+
 def _data_url(svg: str) -> str:
     # An image of its own, so that its styles stay in it.
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-
-
-def _hidden(text: str) -> str:
-    return _PASSWORD.sub(r"\1:***@", text)
 
 
 def _headline(result: ReplayResult) -> Iterator[_Figure]:
@@ -155,3 +185,14 @@ def _circumstances(result: ReplayResult) -> Iterator[_Figure]:
     yield _Figure(
         "Python", environment.python, ", ".join(f"{name} {version}" for name, version in environment.versions.items())
     )
+
+
+def _difference_headline(difference: Difference) -> Iterator[_Figure]:
+    differing = sum(one.differing + one.only_a + one.only_b for one in difference.fields)
+    values = sum(one.compared + one.only_a + one.only_b for one in difference.fields)
+    flips = sum(one.differing for one in difference.fields if one.flips)
+    fates = sum(fate.count for fate in difference.fates if fate.a != fate.b)
+    yield _Figure("Events compared", figure(difference.compared), "both predicted them")
+    yield _Figure("Values that differ", percent(differing / values if values else 0), f"{differing:,} of {values:,}")
+    yield _Figure("Labels that differ", figure(flips), "and texts")
+    yield _Figure("Another fate", figure(fates), "predicted, filtered, rejected")

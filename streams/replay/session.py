@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +13,9 @@ import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from modelstream.models.errors import ModelStreamError
 from modelstream.streams.consuming import read_topic
 from modelstream.streams.replay.arrivals import Schedule
-from modelstream.streams.replay.collecting import Answers, Letters
+from modelstream.streams.replay.collecting import Answers, LetterReader, Letters
 from modelstream.streams.replay.figures import Usage
 from modelstream.streams.replay.prepared import PreparedEvents
 from modelstream.streams.replay.sending import Sending
@@ -32,8 +30,6 @@ _LOOK_EVERY_S = 0.1
 _REPORT_EVERY_S = 0.25
 #: Of what came last, so many tell how latency is now.
 _N_SAMPLED = 500
-#: For a consumer of the dead letters to find where its topic ends.
-_START_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,32 +150,6 @@ def _no_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-class _LetterReader(threading.Thread):
-    """Reads the dead letters beside the predictions, which are far more, as a rule."""
-
-    def __init__(self, target: Target, letters: Letters) -> None:
-        super().__init__(name="modelstream-replay-letters", daemon=True)
-        self._target, self._letters = target, letters
-        self.ended = threading.Event()
-        self._started = threading.Event()
-        self.error: ModelStreamError | None = None
-
-    def run(self) -> None:
-        try:
-            for messages in read_topic(
-                self._target.settings, self._target.spec.sink.dead_letter, from_beginning=False, until_end=False,
-                stop=self.ended.is_set, on_start=self._started.set,
-            ):  # fmt: skip
-                self._letters.add(messages)
-        except ModelStreamError as error:
-            self.error = error
-        finally:
-            self._started.set()
-
-    def wait_until_started(self) -> None:
-        self._started.wait(_START_TIMEOUT_S)
-
-
 class _Run:
     """The course of one replay in this process; it ends when every event is accounted for, or nothing moves."""
 
@@ -197,7 +167,7 @@ class _Run:
         self._order = np.argsort(hashes, kind="stable")
         self._sorted = hashes[self._order]
         self.answers, self.letters = Answers(), Letters()
-        self._reader = _LetterReader(target, self.letters)
+        self._reader = LetterReader(target.settings, target.spec.sink.dead_letter, self.letters)
         self.looks: list[tuple[int, float, int]] = []
         self.stats_before: list[dict[str, Any]] = []
         self.stats_after: list[dict[str, Any]] = []
@@ -221,8 +191,7 @@ class _Run:
             self._look_at_workers()
             return True
         finally:
-            self._reader.ended.set()
-            self._reader.join()
+            self._reader.end()
 
     def _predictions(self) -> Iterator[list[Message]]:
         topic = self._target.spec.sink.topic
@@ -307,10 +276,11 @@ class _Run:
 
     def _latest(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return positions of the events that were answered last, and how long that took, in milliseconds."""
-        hashes = self.answers.last_hashes[-_N_SAMPLED:]
+        hashes, came_us = self.answers.latest(_N_SAMPLED)
         places = np.minimum(np.searchsorted(self._sorted, hashes), self._n_events - 1)
-        positions = self._order[places[self._sorted[places] == hashes]]
-        return positions, (self.answers.last_came_us - self._sending.shared.intended_us[positions]) / 1000
+        is_ours = self._sorted[places] == hashes
+        positions = self._order[places[is_ours]]
+        return positions, (came_us[is_ours] - self._sending.shared.intended_us[positions]) / 1000
 
 
 #: What a worker can make of an event.

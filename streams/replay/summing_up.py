@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,66 +57,89 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
     """Return the result of a replay."""
     seen = observation
     answered = _answered(seen, is_own=target.workers is not None)
-    letters_at, letters_us = seen.letters.answered(seen.intended_us)
-    by_append = answered.appended_us is not None
-    clock_us = answered.appended_us if answered.appended_us is not None else answered.came_us
-    due_us = seen.intended_us[answered.positions]
-    # Less than a millisecond is cut off where the broker stamps; an answer never comes before its event.
-    latency_us = np.maximum(clock_us - due_us, 0)
-    course = Course(
-        start_us=seen.start_us,
-        sent_us=seen.sent_us,
-        answered_us=np.concatenate([clock_us, letters_us]),
-        due_sent_us=seen.sent_us[np.concatenate([answered.positions, letters_at])],
-        predicted_us=clock_us,
-        latency_us=latency_us,
-    )
-    n_sent = len(seen.sent_us)
-    is_warm = answered.positions >= int(labels.warm_up * n_sent)
-    measured = latency(latency_us[is_warm])
+    letters = seen.letters.answered(seen.intended_us)
+    course = _course(seen, answered, letters)
+    is_warm = answered.positions >= int(labels.warm_up * len(seen.sent_us))
     stages = stage_figures(seen.stats_after, seen.stats_before)
-    first_us = int(seen.sent_us[0]) if n_sent else seen.start_us
-    seconds = max(course.end_us - first_us, 1) / 1e6
     filtered = _filtered(seen, target)
-    missing = _missing(seen, filtered, len(answered.positions) + len(letters_at))
-    delay_ms = (seen.sent_us - seen.intended_us) / 1000 if n_sent else np.zeros(1)
     return ReplayResult(
-        events=n_sent,
-        events_per_s=round(n_sent / seconds, 1),
-        **_flat(measured),
+        **_what_was_replayed(target, labels),
+        **_pace_figures(seen, course),
+        **_latency_figures(seen, answered, course, is_warm),
         max_lag=highest_lag(course),
         mean_batch=_mean_batch(stages),
         cache_hit_rate=_hit_rate([stage.cache for stage in stages if stage.cache is not None]),
         cpu_us_per_event=_cpu_us_per_event(seen, course),
         peak_rss_mb=round(int(seen.usage.rss_bytes.max()) / 1e6, 1) if seen.usage else None,
         predictions=answered.n_predictions,
-        dead_letters=len(letters_at),
+        dead_letters=len(letters[0]),
         filtered=filtered,
-        missing=missing,
+        missing=_missing(seen, filtered, len(answered.positions) + len(letters[0])),
         duplicates=answered.n_duplicates,
-        answers_per_s=answers_per_s(clock_us, labels.warm_up),
-        seconds=round(seconds, 6),
+        answers_per_s=answers_per_s(course.predicted_us, labels.warm_up),
         interrupted=seen.interrupted,
-        pipeline=labels.pipeline,
-        file=labels.file,
-        speed=str(labels.pace),
-        arrivals=labels.pace.kind,
-        seed=labels.pace.seed if labels.pace.kind == "poisson" else None,
-        workers=None if target.workers is None else len(target.workers),
-        partitions=target.partitions,
-        warm_up=labels.warm_up,
         started_at=datetime.fromtimestamp(seen.start_us / 1e6, UTC),
-        latency_clock="log_append_time" if by_append else "consumer",
-        max_send_delay_ms=round(float(delay_ms.max()), 3),
-        p99_send_delay_ms=round(float(np.percentile(delay_ms, 99)), 3),
-        clamped_events=labels.n_clamped,
-        append_latency=measured if by_append else None,
-        consumer_latency=latency((answered.came_us - due_us)[is_warm]),
-        latency_curve=latency_curve(latency_us[is_warm]),
         series=samples(course, seen.usage),
         stages=stages,
-        environment=describe_environment(target.broker_name),
     )
+
+
+def _course(seen: Observation, answered: _Answered, letters: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Course:
+    letters_at, letters_us = letters
+    clock_us = answered.came_us if answered.appended_us is None else answered.appended_us
+    return Course(
+        start_us=seen.start_us,
+        sent_us=seen.sent_us,
+        answered_us=np.concatenate([clock_us, letters_us]),
+        due_sent_us=seen.sent_us[np.concatenate([answered.positions, letters_at])],
+        predicted_us=clock_us,
+        # Less than a millisecond is cut off where the broker stamps; an answer never comes before its event.
+        latency_us=np.maximum(clock_us - seen.intended_us[answered.positions], 0),
+    )
+
+
+def _what_was_replayed(target: Target, labels: Labels) -> dict[str, Any]:
+    pace = labels.pace
+    return {
+        "pipeline": labels.pipeline,
+        "file": labels.file,
+        "speed": str(pace),
+        "arrivals": pace.kind,
+        "seed": pace.seed if pace.kind == "poisson" else None,
+        "workers": None if target.workers is None else len(target.workers),
+        "partitions": target.partitions,
+        "warm_up": labels.warm_up,
+        "clamped_events": labels.n_clamped,
+        "environment": describe_environment(target.broker_name),
+    }
+
+
+def _pace_figures(seen: Observation, course: Course) -> dict[str, Any]:
+    n_sent = len(seen.sent_us)
+    first_us = int(seen.sent_us[0]) if n_sent else seen.start_us
+    seconds = max(course.end_us - first_us, 1) / 1e6
+    delay_ms = (seen.sent_us - seen.intended_us) / 1000 if n_sent else np.zeros(1)
+    return {
+        "events": n_sent,
+        "seconds": round(seconds, 6),
+        "events_per_s": round(n_sent / seconds, 1),
+        "max_send_delay_ms": round(float(delay_ms.max()), 3),
+        "p99_send_delay_ms": round(float(np.percentile(delay_ms, 99)), 3),
+    }
+
+
+def _latency_figures(
+    seen: Observation, answered: _Answered, course: Course, is_warm: NDArray[np.bool_]
+) -> dict[str, Any]:
+    by_append = answered.appended_us is not None
+    measured = latency(course.latency_us[is_warm])
+    return {
+        **_flat(measured),
+        "latency_clock": "log_append_time" if by_append else "consumer",
+        "append_latency": measured if by_append else None,
+        "consumer_latency": latency((answered.came_us - seen.intended_us[answered.positions])[is_warm]),
+        "latency_curve": latency_curve(course.latency_us[is_warm]),
+    }
 
 
 def _flat(measured: Latency | None) -> dict[str, float | None]:

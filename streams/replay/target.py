@@ -18,11 +18,14 @@ from modelstream.streams.pipeline import load_pipeline
 from modelstream.streams.replay.workers import Workers
 from modelstream.streams.settings import BrokerSettings
 from modelstream.streams.spec import PipelineSpec
+from modelstream.streams.worker_process import WorkerFailed
 
 __all__ = ["Target", "live_target", "own_target", "partitions_of"]
 
 #: Partitions of a replay's topic where the pipeline's own is not there to be copied.
 _PARTITIONS = 4
+#: A worker's exit code where the pipeline, not the run, is wrong.
+_EXIT_CONFIG = 2
 #: So that the broker's own clock says when a prediction was there.
 _STAMPED = {"message.timestamp.type": "LogAppendTime"}
 
@@ -98,6 +101,8 @@ def own_target(
     ------
     WorkerFailed
         A worker ends, or does not get ready; or, at the end, fails to stop.
+    ConfigError
+        The pipeline is wrong: a worker refuses it.
     BrokerUnavailable, BrokerRefused
         The broker is away, or does not let us make topics.
     """
@@ -112,7 +117,7 @@ def own_target(
     try:
         cluster.create_topics(dict.fromkeys(topics, partitions), config={sink: _STAMPED, dead: _STAMPED})
         with Workers(workers, arguments, environ) as started:
-            started.wait_until_ready()
+            _wait_until_ready(started, partitions)
             yield Target(
                 settings, spec, partitions, started, np.zeros(partitions, np.int64),
                 broker_name or settings.bootstrap, environ,
@@ -122,18 +127,22 @@ def own_target(
         cluster.delete_topics(topics)
 
 
+def _wait_until_ready(workers: Workers, partitions: int) -> None:
+    try:
+        workers.wait_until_ready(partitions)
+    except WorkerFailed as error:
+        if error.code == _EXIT_CONFIG:
+            raise ConfigError("", str(error)) from None
+        raise
+
+
 def live_target(
     settings: BrokerSettings, spec: PipelineSpec, partitions: int, environ: Mapping[str, str] | None = None
 ) -> Target:
     """Return the pipeline's own topics, and whatever workers read them.
 
-    Raises
-    ------
-    ConfigError
-        Events could not be told from others there.
+    Events are told from others there by their ids, so `spec` must name a field of them.
     """
-    if spec.source.event_id is None:
-        raise ConfigError("--live", "needs source.event_id: others write to the topic too, and ids tell whose is whose")
     return Target(
         settings, spec, partitions, None, np.zeros(partitions, np.int64), settings.bootstrap,
         dict(os.environ if environ is None else environ),

@@ -12,9 +12,12 @@ import psutil
 
 from modelstream.operators.cache_counters import CacheCounters
 from modelstream.streams.replay.result import StageFigures
-from modelstream.streams.worker_process import WorkerFailed, WorkerProcess
+from modelstream.streams.worker_process import SupervisedWorker, WorkerFailed
 
 __all__ = ["Workers", "count_of", "stage_figures"]
+
+#: Every worker has joined, and a rebalance takes some seconds, on the embedded broker more.
+_SHARED_TIMEOUT_S = 60.0
 
 #: What each worker says of itself on its page ``/stats``.
 Stats = Sequence[Mapping[str, Any]]
@@ -34,8 +37,9 @@ class Workers:
     """
 
     def __init__(self, n_workers: int, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-        self._processes = [WorkerProcess(arguments, environ) for _ in range(n_workers)]
+        self._processes = [SupervisedWorker(arguments, environ) for _ in range(n_workers)]
         self._usage: list[psutil.Process] = []
+        self._said: list[dict[str, Any]] = [{} for _ in self._processes]
         self._stack = ExitStack()
 
     def __len__(self) -> int:
@@ -52,19 +56,37 @@ class Workers:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def wait_until_ready(self) -> None:
-        """Wait until every worker has joined, and all have the same idea of who reads what.
+    def wait_until_ready(self, n_partitions: int) -> None:
+        """Wait until the workers have shared the partitions, and read them.
+
+        Parameters
+        ----------
+        n_partitions : int
+            Of the topic that they read.
 
         Raises
         ------
         WorkerFailed
-            One ends instead, or takes too long.
+            One ends instead, or it takes too long.
         """
         for process in self._processes:
             process.wait_until_ready()
-        # The first one was ready before the last one joined, and may be giving partitions away now.
-        for process in self._processes:
-            process.wait_until_ready()
+        # When the first one was ready the last one had not joined: what it has may be moving now.
+        deadline = time.monotonic() + _SHARED_TIMEOUT_S
+        while not self._have_shared(n_partitions):
+            self.check()
+            if time.monotonic() > deadline:
+                raise WorkerFailed(f"the workers have not shared the partitions after {_SHARED_TIMEOUT_S:.0f} s")
+            time.sleep(0.05)
+
+    def _have_shared(self, n_partitions: int) -> bool:
+        parts = [stats.get("partitions", []) for stats in self.stats()]
+        n_busy = min(len(parts), n_partitions)
+        return (
+            sum(map(len, parts)) == len(set().union(*parts)) == n_partitions
+            and sum(map(bool, parts)) >= n_busy
+            and all(process.health("ready") == [] for process in self._processes)
+        )
 
     def check(self) -> None:
         """Raise WorkerFailed if one has ended."""
@@ -72,8 +94,9 @@ class Workers:
             process.check()
 
     def stats(self) -> list[dict[str, Any]]:
-        """Return what each says of itself; nothing of one that does not answer."""
-        return [process.stats() for process in self._processes]
+        """Return what each says of itself; of one that does not answer now, what it said last."""
+        self._said = [process.stats() or said for process, said in zip(self._processes, self._said, strict=True)]
+        return self._said
 
     def usage(self) -> tuple[int, float, int]:
         """Return the time now, CPU seconds and resident bytes of all together.
