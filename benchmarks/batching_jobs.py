@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
-from benchmarks.workload import OUTPUT_BIAS, perceptron
+from benchmarks.workloads.onnx_models import perceptron, trees
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
 
 from modelstream.models.loading import load_model
 from modelstream.operators.batch import EventBatch
@@ -31,7 +29,6 @@ POOL_ROWS = 16_384
 _RELATIVE_TOLERANCE = 1e-5
 
 _SEED = 20_130_101
-_N_TREES, _DEPTH, _TREE_FEATURES = 500, 6, 20
 
 
 #: The rows of a micro-batch, and their outputs. No more is kept of it: a second of FFNN inputs is a gigabyte.
@@ -128,49 +125,9 @@ def make_job(name: str, folder: Path) -> Job:
     return Job(name, folder)
 
 
-def _trees() -> ModelProto:
-    """Return boosted trees, all branches full: features and thresholds are random, so that no path is a habit."""
-    generator = np.random.default_rng(_SEED)
-    n_inner, n_leaves = 2**_DEPTH - 1, 2**_DEPTH
-    n_nodes = n_inner + n_leaves
-    node_ids = np.tile(np.arange(n_nodes), _N_TREES)
-    inner = node_ids < n_inner
-    tree_ids = np.repeat(np.arange(_N_TREES), n_nodes)
-    features = np.where(inner, generator.integers(0, _TREE_FEATURES, len(node_ids)), 0)
-    thresholds = np.where(inner, generator.normal(0, 0.5, len(node_ids)), 0.0)
-    attributes: dict[str, Any] = {
-        "nodes_treeids": tree_ids,
-        "nodes_nodeids": node_ids,
-        "nodes_featureids": features,
-        "nodes_values": thresholds,
-        "nodes_modes": ["BRANCH_LEQ" if is_inner else "LEAF" for is_inner in inner],
-        "nodes_truenodeids": np.where(inner, 2 * node_ids + 1, 0),
-        "nodes_falsenodeids": np.where(inner, 2 * node_ids + 2, 0),
-        "target_treeids": tree_ids[~inner],
-        "target_nodeids": node_ids[~inner],
-        "target_ids": np.zeros(_N_TREES * n_leaves, np.int64),
-        "target_weights": generator.normal(0, 0.05, _N_TREES * n_leaves),
-        "base_values": [OUTPUT_BIAS],
-    }
-    plain = {name: list(getattr(value, "tolist", lambda value=value: value)()) for name, value in attributes.items()}
-    node = helper.make_node(
-        "TreeEnsembleRegressor", ["features"], ["value"], domain="ai.onnx.ml", n_targets=1, **plain
-    )  # fmt: skip
-    graph = helper.make_graph(
-        [node],
-        "trees",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", _TREE_FEATURES])],
-        [helper.make_tensor_value_info("value", TensorProto.FLOAT, ["n", 1])],
-    )
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("ai.onnx.ml", 3)]
-    model = helper.make_model(graph, ir_version=10, opset_imports=opsets)
-    onnx.checker.check_model(model)
-    return model
-
-
 #: By name: a tiny MLP 16-64-32-1, an FFNN 784-32-32-10 as in Crayfish, 500 boosted trees of depth 6 over 20 features.
 JOBS: Mapping[str, Any] = {
     "mlp": lambda: perceptron(16, 64, 32, 1),
     "ffnn": lambda: perceptron(784, 32, 32, 10),
-    "gbdt": _trees,
+    "gbdt": trees,
 }

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import orjson
 from benchmarks.cluster import Cluster
-from benchmarks.workload import event_number
+from benchmarks.workloads.workload import Tolerance, Workload, values_of
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 from numpy.typing import NDArray
 
-__all__ = ["RunFailed", "check_outputs"]
-
-#: How far a value may be from the model's own answer: matrix products add in another order when there are more rows.
-RELATIVE_TOLERANCE = 1e-5
+__all__ = ["RunFailed", "check_outputs", "n_due"]
 
 
 class RunFailed(RuntimeError):
     """A worker that ended, stalled, or brought other outputs than one right one for every event."""
 
 
-def check_outputs(cluster: Cluster, topic: str, expected: NDArray[np.float32]) -> NDArray[np.int64] | None:
+def check_outputs(
+    cluster: Cluster, topic: str, workload: Workload, expected: NDArray[np.float32]
+) -> NDArray[np.int64] | None:
     """Compare all outputs on a topic with the right values.
 
     Parameters
@@ -30,50 +27,55 @@ def check_outputs(cluster: Cluster, topic: str, expected: NDArray[np.float32]) -
         Where the topic is.
     topic : str
         The output topic of a worker that has ended.
-    expected : ndarray of float32, shape (n_events,)
-        For each event, what the model says of it.
+    workload : Workload
+        What the events are, and how exact their outputs must be.
+    expected : ndarray of float32, shape (n_events, n_outputs)
+        For each event, what the model says of it; NaN where no output is due.
 
     Returns
     -------
-    ndarray of int64, shape (n_events,), or None
+    ndarray of int64, shape (n_due,), or None
         When the broker appended the outputs, in milliseconds, sorted. None where it does not stamp records.
 
     Raises
     ------
     RunFailed
-        An output is missing, repeated, wrong, or for an event that was never sent.
+        An output is missing, repeated, wrong, or for an event that was never sent, or for which none is due.
     """
     numbers: list[int] = []
-    values: list[float] = []
+    values: list[list[float]] = []
     stamps: list[NDArray[np.int64]] = []
-    for messages in cluster.read(topic, len(expected)):
+    for messages in cluster.read(topic, n_due(expected)):
         for message in messages:
-            number, value = _parse(message.value())
-            numbers.append(number)
-            values.append(value)
+            output = orjson.loads(message.value())
+            numbers.append(workload.event_number(output["event_id"]))
+            values.append(values_of(output))
         stamps.append(np.array([message.timestamp() for message in messages], np.int64))
-    _compare(np.array(numbers, np.int64), np.array(values, np.float64), expected)
+    _compare(np.array(numbers, np.int64), np.array(values, np.float64), expected, workload.tolerance)
     times = np.concatenate(stamps)
     return np.sort(times[:, 1]) if (times[:, 0] == TIMESTAMP_LOG_APPEND_TIME).all() else None
 
 
-def _parse(output: bytes) -> tuple[int, float]:
-    """Return the event's number and the value. modelstream's record names model and version, the others' do not."""
-    record: dict[str, Any] = orjson.loads(output)
-    value = record["value"] if "value" in record else record["predictions"]["mlp"]["value"]
-    return event_number(record["event_id"]), value
+def n_due(expected: NDArray[np.float32]) -> int:
+    """Return for how many events an output is due."""
+    return int((~np.isnan(expected[:, 0])).sum())
 
 
-def _compare(numbers: NDArray[np.int64], values: NDArray[np.float64], expected: NDArray[np.float32]) -> None:
+def _compare(
+    numbers: NDArray[np.int64], values: NDArray[np.float64], expected: NDArray[np.float32], tolerance: Tolerance
+) -> None:
+    is_due = ~np.isnan(expected[:, 0])
     n = len(expected)
-    known = numbers < n
+    known = (numbers >= 0) & (numbers < n)
     counts = np.bincount(numbers[known], minlength=n)
+    right = expected[numbers[known]].astype(np.float64)
     # So put that NaN is off, too.
-    off = ~(np.abs(values[known] / expected[numbers[known]] - 1) <= RELATIVE_TOLERANCE)
+    off = ~(np.abs(values[known] - right) <= tolerance.relative * np.abs(right) + tolerance.absolute).all(axis=1)
     found = {
-        "lost": (counts == 0).sum(),
+        "lost": (counts[is_due] == 0).sum(),
         "repeated": (counts[counts > 1] - 1).sum(),
-        "wrong": off.sum(),
+        "wrong": (off & is_due[numbers[known]]).sum(),
+        "not due": (counts[~is_due] > 0).sum(),
         "of unknown events": (~known).sum(),
     }
     if any(found.values()):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from benchmarks import workload
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -110,14 +109,16 @@ class Cluster:
             raise BrokerFailed(f"cannot create a topic on {self.address}: {error.args[0].str()}") from None
         self._topics.append(topic)
 
-    def preload(self, topic: str, n: int) -> None:
-        """Create a topic and put the first `n` records of the workload on it, on its partitions in turn."""
+    def preload(self, topic: str, records: Iterable[bytes]) -> None:
+        """Create a topic and put records on it, on its partitions in turn, without keys."""
         self.create_topic(topic)
         producer = Producer({**self._client, "acks": "all", "linger.ms": 20})
-        for number, record in enumerate(workload.records(n)):
+        n = 0
+        for record in records:
             while True:
                 try:
-                    producer.produce(topic, record, partition=number % PARTITIONS)
+                    producer.produce(topic, record, partition=n % PARTITIONS)
+                    n += 1
                     break
                 except BufferError:
                     producer.poll(0.1)

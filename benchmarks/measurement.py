@@ -13,8 +13,9 @@ from typing import IO
 
 import numpy as np
 import psutil
-from benchmarks.checks import RunFailed, check_outputs
+from benchmarks.checks import RunFailed, check_outputs, n_due
 from benchmarks.cluster import Cluster
+from benchmarks.workloads.workload import Workload
 from numpy.typing import NDArray
 
 __all__ = ["Run", "measure"]
@@ -46,10 +47,10 @@ class Run:
 
     Parameters
     ----------
-    system, round : str, int
-        Whose run, and which of its runs.
+    workload, system, round : str, str, int
+        Which job, whose run, and which of its runs.
     events : int
-        Events in, each with exactly one right output.
+        Events in; each had exactly one right output, or none where none is due.
     events_per_s : float
         Outputs after the warm-up over the time in which they were appended.
     cpu_us_per_event : float
@@ -66,6 +67,7 @@ class Run:
         Of the worker after SIGTERM; None where it had to be killed.
     """
 
+    workload: str
     system: str
     round: int
     events: int
@@ -134,6 +136,7 @@ def measure(
     round_: int,
     input_topic: str,
     output_topic: str,
+    workload: Workload,
     expected: NDArray[np.float32],
 ) -> Run:
     """Run one worker over the whole input and return what it cost.
@@ -150,8 +153,10 @@ def measure(
         For the report.
     input_topic, output_topic : str
         One full, one empty.
-    expected : ndarray of float32, shape (n_events,)
-        The right value for each event of the input.
+    workload : Workload
+        What the events are.
+    expected : ndarray of float32, shape (n_events, n_outputs)
+        The right values for each event of the input; NaN where no output is due.
 
     Raises
     ------
@@ -161,16 +166,17 @@ def measure(
     worker = Worker(command, root, workdir / "worker.log")
     exit_code = None
     try:
-        samples = _watch(worker, cluster, input_topic, output_topic, len(expected))
+        samples = _watch(worker, cluster, input_topic, output_topic, len(expected), n_due(expected))
     finally:
         exit_code = worker.stop()
-    append_ms = check_outputs(cluster, output_topic, expected)
-    warm = next(sample for sample in samples if sample.outputs >= WARM_UP * len(expected))
+    append_ms = check_outputs(cluster, output_topic, workload, expected)
+    warm = next(sample for sample in samples if sample.outputs >= WARM_UP * n_due(expected))
     end, measured = samples[-1], samples[samples.index(warm) :]
     # A run too short for two samples has no rate by polling; it is not what anybody measures with.
     n_after = max(end.outputs - warm.outputs, 1)
     rate = _rate(append_ms) if append_ms is not None else n_after / max(end.time_s - warm.time_s, _SAMPLE_EVERY_S)
     return Run(
+        workload=workload.name,
         system=system,
         round=round_,
         events=len(expected),
@@ -184,14 +190,14 @@ def measure(
     )
 
 
-def _watch(worker: Worker, cluster: Cluster, source: str, topic: str, n: int) -> list[Sample]:
+def _watch(worker: Worker, cluster: Cluster, source: str, topic: str, n_in: int, n: int) -> list[Sample]:
     """Sample the worker until the broker has all outputs."""
     samples = [worker.sample(0)]
     progress_at = time.monotonic()
 
     def is_done() -> bool:
         return samples[-1].outputs >= n and (
-            not cluster.is_transactional(topic) or cluster.committed(topic, source) == n
+            not cluster.is_transactional(topic) or cluster.committed(topic, source) == n_in
         )
 
     while not is_done():

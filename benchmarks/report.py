@@ -77,7 +77,7 @@ def describe_environment(broker: str) -> dict[str, Any]:
 
 def print_table(summary: Summary, runs: Sequence[Run]) -> None:
     """Print the medians, and the highest growth of resident memory, to stdout."""
-    table = Table(title="JSON, 20 floats → MLP 20-64-32-1 → JSON; one worker, 2 partitions, at-least-once; medians")
+    table = Table(title=f"{runs[0].workload}: one worker, 2 partitions, at-least-once; medians")
     table.add_column("system")
     for title in (
         "events",

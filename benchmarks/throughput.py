@@ -20,16 +20,14 @@ ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a script: Python has put this folder on the path, not the one above
     sys.path[0] = str(ROOT)
 
-from benchmarks import peers, workload  # noqa: E402
+from benchmarks import peers  # noqa: E402
 from benchmarks.checks import RunFailed  # noqa: E402
 from benchmarks.cluster import BrokerFailed, Cluster, open_broker  # noqa: E402
 from benchmarks.measurement import Run, measure  # noqa: E402
 from benchmarks.report import describe_environment, missed, print_table, summarise  # noqa: E402
+from benchmarks.workloads import WORKLOADS, Workload  # noqa: E402
 
 __all__ = ["main"]
-
-#: The per-event systems get a part of the events: at their rates that takes as long, and a rate needs no more.
-PART_OF_EVENTS = {"loop": 1, "modelstream": 1, "modelstream-eos": 1, "quix": 4, "quix-sink": 2, "faust": 25}
 
 DEFAULT_EVENTS = 1_000_000
 
@@ -50,12 +48,9 @@ class Bench:
     cluster: Cluster
     prefix: str
     workdir: Path
+    workload: Workload
+    model: Path
     expected: NDArray[np.float32]
-
-    @property
-    def model(self) -> Path:
-        """The model file all systems read."""
-        return self.workdir / "model.onnx"
 
     def input_topic(self, n: int) -> str:
         """Return the topic that holds the first `n` records."""
@@ -70,9 +65,18 @@ class Bench:
         # modelstream does not start without one. An event that lands there is a lost one to the check.
         self.cluster.create_topic(f"{topic}.dead")
         command = [
-            *(str(peers.python_of(system, ROOT)), "-m", peers.MODULES[system]),
+            *(str(peers.python_of(system, ROOT)), "-m", peers.SYSTEMS[system].module),
             *("--broker", self.cluster.address, "--input-topic", self.input_topic(n), "--output-topic", topic),
-            *("--group", topic, "--model", str(self.model), "--workdir", str(workdir)),
+            *(
+                "--group",
+                topic,
+                "--workload",
+                self.workload.name,
+                "--model",
+                str(self.model),
+                "--workdir",
+                str(workdir),
+            ),
         ]
         return measure(
             self.cluster,
@@ -83,29 +87,44 @@ class Bench:
             round_=round_,
             input_topic=self.input_topic(n),
             output_topic=topic,
+            workload=self.workload,
             expected=self.expected[:n],
         )
 
 
 @contextmanager
-def _prepared(broker: str, sizes: Sequence[int]) -> Iterator[Bench]:
+def _prepared(broker: str, workload: Workload, sizes: Sequence[int]) -> Iterator[Bench]:
     """Start the broker and put the inputs on it, one topic for each number of events."""
     with tempfile.TemporaryDirectory(prefix="modelstream-bench-") as folder, open_broker(broker) as address:
         cluster, workdir = Cluster(address), Path(folder)
         click.echo(f"preparing {max(sizes):,} records", err=True)
-        workload.write_model(workdir / "model.onnx")
-        expected = workload.expected_values(workdir / "model.onnx", max(sizes))
-        bench = Bench(cluster, f"bench-{uuid.uuid4().hex[:8]}", workdir, expected)
+        model, expected = workload.write_model(workdir), workload.expected(max(sizes))
+        bench = Bench(cluster, f"bench-{uuid.uuid4().hex[:8]}", workdir, workload, model, expected)
         try:
             for n in sorted(set(sizes)):
-                cluster.preload(bench.input_topic(n), n)
+                cluster.preload(bench.input_topic(n), workload.records(n))
             yield bench
         finally:
             cluster.close()
 
 
+def _prepare(systems: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Install what the systems need; return those that can run, and why the others cannot."""
+    ready, unavailable = [], {}
+    for system in systems:
+        try:
+            peers.prepare(system, ROOT)
+            ready.append(system)
+        except peers.Unavailable as reason:
+            unavailable[system] = str(reason)
+            click.echo(f"{system} cannot run here: {reason}", err=True)
+    if not ready:
+        raise click.ClickException("none of the systems can run here")
+    return ready, unavailable
+
+
 def _events_of(system: str, events: int) -> int:
-    return max(events // PART_OF_EVENTS[system], min(events, _LEAST_EVENTS))
+    return max(events // peers.SYSTEMS[system].part, min(events, _LEAST_EVENTS))
 
 
 def _measure_all(bench: Bench, systems: Sequence[str], events: int, runs: int, warm_up: bool) -> list[Run]:
@@ -136,13 +155,14 @@ class _Systems(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         names = value if isinstance(value, list) else [name.strip() for name in value.split(",")]
         for name in names:
-            if name not in PART_OF_EVENTS:
-                self.fail(f"no system {name!r}; there are {', '.join(PART_OF_EVENTS)}", param, ctx)
+            if name not in peers.SYSTEMS:
+                self.fail(f"no system {name!r}; there are {', '.join(peers.SYSTEMS)}", param, ctx)
         return list(dict.fromkeys(names))
 
 
 @click.command()
 @click.option("--systems", type=_Systems(), help="Comma-separated.  [default: loop,modelstream,faust,quix]")
+@click.option("--workload", "name", type=click.Choice(list(WORKLOADS)), default="mlp-20", show_default=True)
 @click.option("--events", type=click.IntRange(min=1), help=f"Events of the fast systems.  [default: {DEFAULT_EVENTS}]")
 @click.option("--runs", type=click.IntRange(min=1), help="Rounds; medians are reported.  [default: 3]")
 @click.option("--broker", default="kafka", show_default=True, help="HOST:PORT; or kafka, embedded: start one.")
@@ -156,6 +176,7 @@ class _Systems(click.ParamType):
 )
 def main(
     systems: list[str] | None,
+    name: str,
     events: int | None,
     runs: int | None,
     broker: str,
@@ -171,20 +192,23 @@ def main(
     if at_least is not None and not {"loop", "modelstream"} <= set(systems):
         raise click.UsageError("--at-least compares modelstream with the loop, and --systems or --soak leaves one out")
     events = events or (SOAK_EVENTS if soak else DEFAULT_EVENTS)
+    events = min(events, WORKLOADS[name].n_events_max or events)
     runs = runs or (1 if soak else 3)
-    for system in systems:
-        peers.prepare(system, ROOT)
+    systems, unavailable = _prepare(systems)
     try:
-        with _prepared(broker, [_events_of(system, events) for system in systems]) as bench:
+        with _prepared(broker, WORKLOADS[name], [_events_of(system, events) for system in systems]) as bench:
             found = _measure_all(bench, systems, events, runs, warm_up=not soak and events >= _WARM_UP_FROM)
     except (BrokerFailed, RunFailed) as error:
         raise click.ClickException(str(error)) from None
     summary = summarise(found)
     print_table(summary, found)
+    for system, reason in unavailable.items():
+        click.echo(f"not measured: {system}: {reason}")
     if json_file:
         result = {
             "systems": summary,
             "runs": [asdict(run) for run in found],
+            "unavailable": unavailable,
             "environment": describe_environment(broker),
         }
         json_file.write_text(json.dumps(result, indent=2) + "\n")

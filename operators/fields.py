@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -17,6 +18,7 @@ from modelstream.operators.late_events import LateEvents
 from modelstream.operators.packing import filler, numbers_of, pack, unsound_rows
 from modelstream.operators.paths import Unfit, find_values, look_up, parse_path, path_of_name, show, values_at
 from modelstream.operators.rows import SURPRISES, convert_rows
+from modelstream.operators.separated import check_separator, split_numbers
 
 __all__ = ["MISSING", "ColumnSpec", "read_column", "read_columns", "type_text"]
 
@@ -51,6 +53,8 @@ class ColumnSpec:
         Where the value stands in the event, by default the field of the column's name; see `parse_path`.
     default : object, optional
         Value for events where the field is absent or null. Without one, such events are rejected.
+    separator : str, optional
+        For a field that holds its values as text: what stands between them, such as ``,``.
 
     Raises
     ------
@@ -63,6 +67,7 @@ class ColumnSpec:
     width: int | None = None
     path: str | None = None
     default: Any = MISSING
+    separator: str | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in NUMPY_DTYPES:
@@ -71,6 +76,10 @@ class ColumnSpec:
             raise ConfigError(self.name, "the width must be 1 or more")
         if self.path is not None:
             self._check_path(self.path)
+        if self.separator is not None:
+            check_separator(self.name, self.separator)
+            if self.width is None or self.dtype == "string":
+                raise ConfigError(self.name, "a separator is for numbers, and needs a width")
         if self.default is not MISSING and not _fits(self.default, self):
             raise ConfigError(self.name, f"the default {show(self.default)} is not {_kind(self)}")
 
@@ -163,8 +172,15 @@ def _vectors(events: Events, spec: ColumnSpec) -> Column | None:
 
 def _values(events: Sequence[dict[str, Any]], spec: ColumnSpec) -> list[Any]:
     if spec.default is MISSING:
-        return values_at(events, spec.source)
-    return [spec.default if value is None else value for value in find_values(events, spec.source)]
+        values = values_at(events, spec.source)
+    else:
+        values = [spec.default if value is None else value for value in find_values(events, spec.source)]
+    return values if spec.separator is None else [_parts(value, spec) for value in values]
+
+
+def _parts(value: Any, spec: ColumnSpec) -> Any:
+    """Return the values of a vector that is text; any other value as it is."""
+    return value if spec.separator is None else split_numbers(value, spec.separator)
 
 
 def _read_around(batch: EventBatch, spec: ColumnSpec, stage: str) -> Column:
@@ -203,9 +219,9 @@ def _read_value(event: dict[str, Any], spec: ColumnSpec) -> Any:
     if value is None:
         if spec.default is MISSING:
             raise Unfit("missing_field", f"field {spec.source!r} is missing")
-        return spec.default
-    converted = _converted(value, spec)
+        value = spec.default
     try:
+        converted = _converted(_parts(value, spec), spec)
         pack([converted], spec.dtype, spec.width)
     except SURPRISES:
         raise Unfit("wrong_type", _misfit(value, spec)) from None
@@ -231,7 +247,7 @@ def _converted_scalar(value: Any, dtype: DType) -> Any:
 
 def _fits(value: Any, spec: ColumnSpec) -> bool:
     try:
-        return not unsound_rows(pack([value], spec.dtype, spec.width), spec.dtype)
+        return not unsound_rows(pack([_parts(value, spec)], spec.dtype, spec.width), spec.dtype)
     except SURPRISES:
         return False
 
@@ -244,18 +260,22 @@ def _fault_of_number(event: dict[str, Any], spec: ColumnSpec) -> Unfit:
 
 
 def _misfit(value: Any, spec: ColumnSpec) -> str:
+    parts = value
+    with suppress(*SURPRISES):
+        parts = _parts(value, spec)
     if (
-        isinstance(value, list)
+        isinstance(parts, list)
         and spec.width is not None
-        and len(value) != spec.width
-        and (spec.width > 0 or not value)
+        and len(parts) != spec.width
+        and (spec.width > 0 or not parts)
     ):
         wanted = "1 or more" if spec.width == ANY_WIDTH else spec.width
-        return f"field {spec.source!r}: {len(value)} values, not {wanted}"
+        return f"field {spec.source!r}: {len(parts)} values, not {wanted}"
     return f"field {spec.source!r}: {show(value)} is not {_kind(spec)}"
 
 
 def _kind(spec: ColumnSpec) -> str:
     if spec.width is None:
         return f"{'an' if spec.dtype.startswith('int') else 'a'} {spec.dtype}"
-    return f"a list of {'' if spec.width == ANY_WIDTH else f'{spec.width} '}{spec.dtype}"
+    kind = "a list of" if spec.separator is None else f"text with {spec.separator!r} between"
+    return f"{kind} {'' if spec.width == ANY_WIDTH else f'{spec.width} '}{spec.dtype}"

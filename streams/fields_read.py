@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from modelstream.operators.fields import MISSING, ColumnSpec
-from modelstream.operators.json_fields import JsonFields
+from modelstream.operators.json_fields import JsonFields, VectorField
 from modelstream.operators.json_format import DEEPEST
 from modelstream.streams.stage_spec import DeclaredColumns, RulesSpec, StageSpec
 
@@ -44,11 +44,16 @@ def find_fields(spec: PipelineSpec, infers: Iterable[Infer]) -> JsonFields | Non
         return None
     names = [name for name in (source.event_id, source.event_time) if name is not None]
     names += [column.source for column in columns if column is not None and column.width is None]
-    vectors = {(column.source, column.width) for column in columns if column is not None and column.width is not None}
-    widths = dict(vectors)
-    if len(widths) < len(vectors) or not all(map(_PLAIN_NAME.fullmatch, (*names, *widths))):
+    read_as = {
+        (column.source, VectorField(column.width, column.separator))
+        for column in columns
+        if column is not None and column.width is not None
+    }
+    vectors = dict(read_as)
+    if len(vectors) < len(read_as) or not all(map(_PLAIN_NAME.fullmatch, (*names, *vectors))):
         return None
-    return JsonFields(names, widths) if max(widths.values(), default=0) >= _WORTHWHILE_WIDTH else None
+    widest = max((vector.width for vector in vectors.values()), default=0)
+    return JsonFields(names, vectors) if widest >= _WORTHWHILE_WIDTH else None
 
 
 def _columns_read(stages: Sequence[StageSpec], infers: Iterable[Infer]) -> Iterator[ColumnSpec | None]:

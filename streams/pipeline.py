@@ -58,8 +58,8 @@ def extract(function: str | Callable[..., Any] | None = None, *, columns: Mappin
     function : str or callable
         Takes an `EventBatch`, returns a mapping of names to columns; as a name, ``module:function``.
     columns : mapping
-        Instead of a function: columns by name, each a dtype or a mapping with ``from``, ``dtype``, ``width`` and
-        ``default``, as in the pipeline file.
+        Instead of a function: columns by name, each a dtype or a mapping with ``from``, ``dtype``, ``width``,
+        ``separator`` and ``default``, as in the pipeline file.
 
     Examples
     --------

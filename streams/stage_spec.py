@@ -37,6 +37,8 @@ class DeclaredColumn(Spec):
     #: Values of a list; ``any`` where events differ.
     width: Annotated[int | Literal["any"], PlainValidator(_width)] | None = None
     default: Any = None
+    #: Where the field is text: what stands between the numbers of its vector.
+    separator: str | None = None
 
     @model_validator(mode="after")
     def _default_fits(self) -> DeclaredColumn:
@@ -50,7 +52,7 @@ class DeclaredColumn(Spec):
         """Return the column as operators read it. A default of null is none: null means absent in events too."""
         default = MISSING if self.default is None else self.default
         width = ANY_WIDTH if self.width == "any" else self.width
-        return ColumnSpec(name, self.dtype, width, self.from_, default)
+        return ColumnSpec(name, self.dtype, width, self.from_, default, self.separator)
 
 
 def _dtype_alone(value: object) -> object:

@@ -39,13 +39,15 @@ class SupervisedProcess:
     command : sequence of str
         Program and arguments.
     folder : Path
-        Working directory of the server. Removed if this process dies without stopping the server.
+        The server's own, and its working directory. Removed if this process dies without stopping the server.
     log : Path
         File that takes the server's output.
     env : mapping of str to str, optional
         Environment of the server; that of this process by default.
     grace_s : float
         Seconds between SIGTERM and SIGKILL when it is stopped; 0 kills at once.
+    cwd : Path, optional
+        Its working directory instead of `folder`.
 
     Attributes
     ----------
@@ -71,13 +73,14 @@ class SupervisedProcess:
         log: Path,
         env: Mapping[str, str] | None = None,
         grace_s: float = 0.0,
+        cwd: Path | None = None,
     ) -> None:
         self.log = log
         self._grace_s = grace_s
         # -I -S: no site-packages, so that the supervisor starts in some 20 ms and stays at 12 MB.
         script = [sys.executable, "-I", "-S", str(Path(__file__).resolve())]
         self._supervisor = subprocess.Popen(
-            [*script, str(os.getpid()), str(folder), str(log), str(grace_s), *command],
+            [*script, str(os.getpid()), str(folder), str(log), str(grace_s), str(cwd or folder), *command],
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -93,6 +96,17 @@ class SupervisedProcess:
     def running(self) -> bool:
         """Whether the server still runs."""
         return self._supervisor.poll() is None
+
+    def wait(self, timeout_s: float = 0.0) -> int | None:
+        """Return the server's exit code, -N after signal N; None if it still runs after so many seconds.
+
+        That of a server which was stopped by `stop` is lost.
+        """
+        try:
+            code = self._supervisor.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        return code if code < 128 else code - 256
 
     def log_tail(self, n_lines: int = 40) -> str:
         """Return the last lines of the server's output."""
@@ -119,14 +133,14 @@ class SupervisedProcess:
             self._supervisor.wait()
 
 
-def _supervise(parent: int, folder: Path, log: Path, grace_s: float, command: Sequence[str]) -> int:
+def _supervise(parent: int, folder: Path, log: Path, grace_s: float, cwd: Path, command: Sequence[str]) -> int:
     """Run the command until it ends, SIGTERM comes, or the parent has gone; return its exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with log.open("ab") as output:
         try:
             server = subprocess.Popen(
                 command,
-                cwd=folder,
+                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -165,4 +179,5 @@ def _end(server: subprocess.Popen[bytes], grace_s: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_supervise(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]), sys.argv[5:]))
+    parent, folder, log, grace_s, cwd = sys.argv[1:6]
+    sys.exit(_supervise(int(parent), Path(folder), Path(log), float(grace_s), Path(cwd), sys.argv[6:]))

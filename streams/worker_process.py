@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.error import HTTPError
 
 from modelstream.models.errors import ModelStreamError
 from modelstream.streams.embedded import free_port
+from modelstream.streams.supervised import SupervisedProcess
 
-__all__ = ["WorkerFailed", "WorkerProcess"]
+__all__ = ["SupervisedWorker", "WorkerFailed", "WorkerProcess"]
 
 # The worker has joined by then, or never will.
 _START_TIMEOUT_S = 60.0
@@ -27,7 +30,19 @@ _STOP_TIMEOUT_S = 15.0
 
 
 class WorkerFailed(ModelStreamError):
-    """The worker ended, or does not do what it should."""
+    """The worker ended, or does not do what it should.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong.
+    code : int, optional
+        The exit code of a worker that has ended.
+    """
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class WorkerProcess:
@@ -68,7 +83,7 @@ class WorkerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
+        if self._exit_code() is None:
             self.kill()
         self._log.close()
 
@@ -104,8 +119,9 @@ class WorkerProcess:
 
     def check(self) -> None:
         """Raise if the worker has ended."""
-        if self._process.poll() is not None:
-            raise WorkerFailed(f"the worker ended with code {self._process.returncode}:\n{self.log_tail()}")
+        code = self._exit_code()
+        if code is not None:
+            raise WorkerFailed(f"the worker ended with code {code}:\n{self.log_tail()}", code)
 
     def stats(self) -> dict[str, Any]:
         """Return the worker's statistics, nothing while it does not answer."""
@@ -130,13 +146,22 @@ class WorkerProcess:
         WorkerFailed
             If it fails, or does not end in time.
         """
-        self._process.terminate()
-        try:
-            code = self._process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise WorkerFailed(f"the worker did not end within {_STOP_TIMEOUT_S:.0f} s of SIGTERM") from None
+        self._terminate()
+        code = self._exit_code(_STOP_TIMEOUT_S)
+        if code is None:
+            raise WorkerFailed(f"the worker did not end within {_STOP_TIMEOUT_S:.0f} s of SIGTERM")
         if code:
             raise WorkerFailed(f"the worker ended with code {code}:\n{self.log_tail()}")
+
+    def _terminate(self) -> None:
+        self._process.terminate()
+
+    def _exit_code(self, timeout_s: float = 0.0) -> int | None:
+        """Return the exit code; None if the worker still runs after so many seconds."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
 
     def _ask(self, page: str) -> dict[str, Any] | None:
         found = None
@@ -154,3 +179,56 @@ class WorkerProcess:
         """Return the last lines that the worker wrote."""
         self._log.seek(0)
         return "".join(self._log.readlines()[-n_lines:])
+
+
+class SupervisedWorker(WorkerProcess):
+    """A worker that ends with this process, whatever ends that, and that Ctrl-C in the terminal does not reach.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        As for `WorkerProcess`.
+    environ : mapping of str to str, optional
+        As for `WorkerProcess`.
+    """
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self._folder = tempfile.TemporaryDirectory(prefix="modelstream-worker-")
+        folder = Path(self._folder.name)
+        self._server = SupervisedProcess(
+            self._command(), folder=folder, log=folder / "log", env=self._environment, grace_s=_STOP_TIMEOUT_S,
+            cwd=Path.cwd(),
+        )  # fmt: skip
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End it, if it still runs."""
+        if self._exit_code() is None:
+            self.kill()
+        self._folder.cleanup()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        if self._server.pid is None:
+            raise WorkerFailed(f"the worker could not be started: {self.log_tail()}")
+        return self._server.pid
+
+    def kill(self) -> None:
+        """End the worker as a crash would."""
+        self._server.kill()
+
+    def log_tail(self, n_lines: int = 15) -> str:
+        """Return the last lines that the worker wrote."""
+        return self._server.log_tail(n_lines)
+
+    def _terminate(self) -> None:
+        # Not by its supervisor, which would keep the exit code to itself.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
+    def _exit_code(self, timeout_s: float = 0.0) -> int | None:
+        return self._server.wait(timeout_s)

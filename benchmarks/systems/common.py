@@ -24,12 +24,16 @@ SESSION_TIMEOUT_S = 6
 
 @dataclass(frozen=True)
 class Job:
-    """What one worker is told: where to read, where to write, as which group, with which model."""
+    """What one worker is told: where to read, where to write, as which group, which workload, with which model.
+
+    `model` is the file, or for the workload ``flights`` the folder of its three models.
+    """
 
     broker: str
     input_topic: str
     output_topic: str
     group: str
+    workload: str
     model: Path
     workdir: Path
 
@@ -37,7 +41,7 @@ class Job:
     def from_command_line(cls) -> Job:
         """Read the job from the command line, the same for every system."""
         parser = argparse.ArgumentParser()
-        for name in ("broker", "input-topic", "output-topic", "group"):
+        for name in ("broker", "input-topic", "output-topic", "group", "workload"):
             parser.add_argument(f"--{name}", required=True)
         for name in ("model", "workdir"):
             parser.add_argument(f"--{name}", required=True, type=Path)

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import faust
-import numpy as np
-import orjson
-from benchmarks.systems.common import COMMIT_INTERVAL_S, SESSION_TIMEOUT_S, Job, open_session
+from benchmarks.systems.common import COMMIT_INTERVAL_S, SESSION_TIMEOUT_S, Job
+from benchmarks.systems.scoring import open_score
 
 #: Events scored together; 0 scores each on its own.
 TAKE = 256
@@ -45,16 +44,14 @@ def _app(job: Job) -> Any:
 
 def main() -> None:
     job = Job.from_command_line()
-    run = open_session(job.model).run
+    score_all = open_score(job)
     app = _app(job)
     source = app.topic(job.input_topic, value_type=bytes, value_serializer="raw")
     target = app.topic(job.output_topic, value_type=bytes, value_serializer="raw")
 
     async def score(values: Sequence[bytes]) -> None:
-        events = [orjson.loads(value) for value in values]
-        matrix = np.array([event["features"] for event in events], np.float32)
-        for event, value in zip(events, run(None, {"features": matrix})[0][:, 0].tolist(), strict=True):
-            await target.send(value=orjson.dumps({"event_id": event["id"], "value": value}))
+        for output in score_all(values):
+            await target.send(value=output)
 
     @app.agent(source)  # type: ignore[untyped-decorator]
     async def agent(stream: Any) -> None:

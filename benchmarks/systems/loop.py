@@ -10,9 +10,8 @@ import signal
 import time
 from collections.abc import Callable
 
-import numpy as np
-import orjson
-from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job, open_session
+from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
+from benchmarks.systems.scoring import open_score
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 #: Most records per model call.
@@ -57,15 +56,6 @@ def _open_producer(job: Job) -> Producer:
     )
 
 
-def _score(run: Callable[..., list[np.ndarray]], records: list[bytes]) -> list[bytes]:
-    events = [orjson.loads(record) for record in records]
-    matrix = np.array([event["features"] for event in events], np.float32)
-    values = run(None, {"features": matrix})[0][:, 0].tolist()
-    return [
-        orjson.dumps({"event_id": event["id"], "value": value}) for event, value in zip(events, values, strict=True)
-    ]
-
-
 def _commit(consumer: Consumer, producer: Producer, topic: str, positions: dict[int, int]) -> None:
     if producer.flush(30):
         raise RuntimeError("the broker did not take the outputs within 30 s")
@@ -75,7 +65,7 @@ def _commit(consumer: Consumer, producer: Producer, topic: str, positions: dict[
 
 
 def _work(job: Job, consumer: Consumer, producer: Producer, running: Callable[[], bool]) -> None:
-    run = open_session(job.model).run
+    score = open_score(job)
     positions: dict[int, int] = {}
     due = time.monotonic() + COMMIT_INTERVAL_S
     while running():
@@ -86,7 +76,7 @@ def _work(job: Job, consumer: Consumer, producer: Producer, running: Callable[[]
             for message in messages:
                 if message.error() is not None:
                     raise KafkaException(message.error())
-            for output in _score(run, [message.value() for message in messages]):
+            for output in score([message.value() for message in messages]):
                 producer.produce(job.output_topic, output)
             producer.poll(0)
             for message in messages:

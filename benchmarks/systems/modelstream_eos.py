@@ -5,4 +5,4 @@ from __future__ import annotations
 from benchmarks.systems.modelstream import main
 
 if __name__ == "__main__":
-    main("delivery: exactly_once\n")
+    main("--set=delivery=exactly_once")

@@ -6,21 +6,14 @@ Its ways to batch do not fit the job: count windows are kept per key in a state 
 
 from __future__ import annotations
 
-import numpy as np
-import orjson
-from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job, open_session
+from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
+from benchmarks.systems.scoring import open_score
 from quixstreams import Application
 
 
 def main() -> None:
     job = Job.from_command_line()
-    run = open_session(job.model).run
-
-    def score(value: bytes) -> bytes:
-        event = orjson.loads(value)
-        matrix = np.array([event["features"]], np.float32)
-        return orjson.dumps({"event_id": event["id"], "value": float(run(None, {"features": matrix})[0][0, 0])})
-
+    score = open_score(job)
     app = Application(
         broker_address=job.broker,
         consumer_group=job.group,
@@ -40,7 +33,8 @@ def main() -> None:
     # Bytes in and out: orjson is faster than the JSON of its own serialisers.
     source = app.topic(job.input_topic, value_deserializer="bytes")
     target = app.topic(job.output_topic, value_serializer="bytes")
-    app.dataframe(source).apply(score).to_topic(target)
+    # Expanded: a cancelled flight has no output.
+    app.dataframe(source).apply(lambda value: score([value]), expand=True).to_topic(target)
     app.run()
 
 

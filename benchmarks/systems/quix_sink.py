@@ -7,9 +7,8 @@ the system called ``quix``, but anybody may compare with it.
 
 from __future__ import annotations
 
-import numpy as np
-import orjson
-from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job, open_session
+from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
+from benchmarks.systems.scoring import open_score
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from quixstreams import Application
 from quixstreams.sinks import BatchingSink, SinkBatch
@@ -27,7 +26,7 @@ class ScoringSink(BatchingSink):  # type: ignore[misc] # not installed where myp
 
     def __init__(self, job: Job) -> None:
         super().__init__()
-        self._run = open_session(job.model).run
+        self._score = open_score(job)
         self._topic = job.output_topic
         self._producer = Producer(
             {
@@ -44,11 +43,8 @@ class ScoringSink(BatchingSink):  # type: ignore[misc] # not installed where myp
     def write(self, batch: SinkBatch) -> None:
         """Score what one partition brought since the last commit, and wait until the broker has the outputs."""
         for items in batch.iter_chunks(BATCH):
-            events = [orjson.loads(item.value) for item in items]
-            matrix = np.array([event["features"] for event in events], np.float32)
-            values = self._run(None, {"features": matrix})[0][:, 0].tolist()
-            for event, value in zip(events, values, strict=True):
-                self._producer.produce(self._topic, orjson.dumps({"event_id": event["id"], "value": value}))
+            for output in self._score([item.value for item in items]):
+                self._producer.produce(self._topic, output)
             self._producer.poll(0)
         if self._producer.flush(30):
             raise RuntimeError("the broker did not take the outputs within 30 s")

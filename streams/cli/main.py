@@ -18,6 +18,8 @@ _COMMANDS = {
     "produce": "send events of a file to the pipeline's input topic",
     "batch": "predict the events of a file without Kafka, as a worker does",
     "consume": "print predictions as NDJSON",
+    "replay": "send a file's events at their pace, and measure: latency, throughput, CPU",
+    "capacity": "find the highest rate that a pipeline sustains, and its cost",
     "explain": "tell how the predictions of one key or event came about",
     "dlq": "list, show and redrive dead letters",
     "validate": "make every check that `run` makes, without joining",

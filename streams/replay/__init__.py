@@ -1,1 +1,5 @@
-"""Replay: events of a file through a pipeline at the pace of their event times, with everything measured."""
+"""Replay: events through a pipeline at the pace of their event times, measured; and a stream captured and compared."""
+
+from modelstream.streams.replay.result import ReplayResult
+
+__all__ = ["ReplayResult"]

@@ -9,10 +9,13 @@ import orjson
 import pytest
 from benchmarks.checks import RunFailed, check_outputs
 from benchmarks.cluster import Cluster
-from benchmarks.workload import event_id
+from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads.workload import event_id
 from support.kafka_tools import produce_all
 
-EXPECTED = np.linspace(1, 2, 50, dtype=np.float32)
+WORKLOAD = WORKLOADS["mlp-20"]
+
+EXPECTED = np.linspace(1, 2, 50, dtype=np.float32).reshape(50, 1)
 
 WriteOutputs = Callable[[Sequence[tuple[int, float]]], str]
 
@@ -35,12 +38,12 @@ def write_outputs(kafka, make_topics) -> WriteOutputs:
 
 
 def _right() -> list[tuple[int, float]]:
-    return list(enumerate(EXPECTED.tolist()))
+    return list(enumerate(EXPECTED[:, 0].tolist()))
 
 
 @pytest.mark.kafka
 def test_right_outputs_in_any_order_pass_and_have_append_times(cluster: Cluster, write_outputs: WriteOutputs) -> None:
-    append_ms = check_outputs(cluster, write_outputs(_right()[::-1]), EXPECTED)
+    append_ms = check_outputs(cluster, write_outputs(_right()[::-1]), WORKLOAD, EXPECTED)
     assert append_ms is not None
     assert len(append_ms) == len(EXPECTED)
     assert (np.diff(append_ms) >= 0).all()
@@ -50,13 +53,22 @@ def test_right_outputs_in_any_order_pass_and_have_append_times(cluster: Cluster,
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        (_right()[1:], "1 lost, 0 repeated, 0 wrong, 0 of unknown"),
+        (_right()[1:], "1 lost, 0 repeated, 0 wrong, 0 not due, 0 of unknown"),
         ([*_right(), _right()[7], _right()[7]], "0 lost, 2 repeated, 0 wrong"),
         ([(0, 1.00002), *_right()[1:]], "0 lost, 0 repeated, 1 wrong"),
         ([(0, float("nan")), *_right()[1:]], "1 wrong"),
-        ([*_right(), (50, 1.0)], "0 wrong, 1 of unknown events"),
+        ([*_right(), (50, 1.0)], "0 wrong, 0 not due, 1 of unknown events"),
     ],
 )
 def test_anything_else_fails(cluster: Cluster, write_outputs: WriteOutputs, rows, complaint: str) -> None:
     with pytest.raises(RunFailed, match=complaint):
-        check_outputs(cluster, write_outputs(rows), EXPECTED)
+        check_outputs(cluster, write_outputs(rows), WORKLOAD, EXPECTED)
+
+
+@pytest.mark.kafka
+def test_an_output_that_is_not_due_fails(cluster: Cluster, write_outputs: WriteOutputs) -> None:
+    expected = EXPECTED.copy()
+    expected[7] = np.nan
+    check_outputs(cluster, write_outputs([*_right()[:7], *_right()[8:]]), WORKLOAD, expected)
+    with pytest.raises(RunFailed, match="0 lost, 0 repeated, 0 wrong, 1 not due"):
+        check_outputs(cluster, write_outputs(_right()), WORKLOAD, expected)

@@ -9,6 +9,7 @@ from benchmarks.report import missed, print_table, summarise
 
 def _run(system: str, events_per_s: float, cpu_us: float = 1.0) -> Run:
     return Run(
+        workload="mlp-20",
         system=system,
         round=1,
         events=10,

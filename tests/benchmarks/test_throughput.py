@@ -84,7 +84,7 @@ def test_a_least_ratio_needs_both_systems(options: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(("at_least", "exit_code"), [("0.8", 0), ("0.9", 1)])
 def test_a_ratio_below_the_least_fails(monkeypatch: pytest.MonkeyPatch, at_least: str, exit_code: int) -> None:
     rates = {"loop": 100, "modelstream": 80}
-    runs = [Run(system, 1, 10, rate, 1.0, 1.0, 1.0, "polling", True, 0) for system, rate in rates.items()]
+    runs = [Run("mlp-20", system, 1, 10, rate, 1.0, 1.0, 1.0, "polling", True, 0) for system, rate in rates.items()]
     monkeypatch.setattr(throughput, "_prepared", lambda *_: nullcontext())
     monkeypatch.setattr(throughput, "_measure_all", lambda *_, **__: runs)
     result = CliRunner().invoke(throughput.main, ["--systems", "loop,modelstream", "--at-least", at_least])

@@ -163,6 +163,52 @@ def test_a_vector_may_come_as_the_bytes_of_its_numbers(dtype: Any, as_bytes: lis
     column[0][0] = 0  # stages may change columns
 
 
+@pytest.mark.parametrize(
+    ("separator", "texts"), [(",", ["1,2", " 3 , 4,"]), (";", ["1;2", "3;4;"]), (" ", ["1 2", "3 4 "])]
+)
+def test_a_vector_may_come_as_text(separator: str, texts: list[str]) -> None:
+    for dtype in ("float32", "int64"):
+        column, faults = read([{"x": text} for text in texts], ColumnSpec("x", dtype, 2, separator=separator))
+        assert (rows_of(column), faults) == ([[1, 2], [3, 4]], {})
+
+
+def test_what_is_no_text_of_numbers_is_rejected_and_hurts_no_other_row() -> None:
+    wrong = ["1,two", "1", "1;2", [1, 2], None, "1e39,2", "", "1,2,,"]
+    spec = ColumnSpec("x", "float32", 2, separator=",")
+    column, faults = read([{"x": x} for x in ["1,2", *wrong, "3,4"]], spec)
+    assert rows_of(column) == [[1, 2], *[[0, 0]] * len(wrong), [3, 4]]
+    assert [faults[row] for row in range(1, len(wrong) + 1)] == [
+        ("wrong_type", "field 'x': '1,two' is not text with ',' between 2 float32"),
+        ("wrong_type", "field 'x': 1 values, not 2"),
+        ("wrong_type", "field 'x': '1;2' is not text with ',' between 2 float32"),
+        ("wrong_type", "field 'x': a list is not text with ',' between 2 float32"),
+        ("missing_field", "field 'x' is missing"),
+        ("non_finite", "field 'x': '1e39,2' is not finite in float32"),
+        ("wrong_type", "field 'x': 0 values, not 2"),
+        ("wrong_type", "field 'x': '1,2,,' is not text with ',' between 2 float32"),
+    ]
+
+
+def test_texts_of_any_length_and_a_default() -> None:
+    spec = ColumnSpec("x", "float32", ANY_WIDTH, separator=",", default="7")
+    assert rows_of(read([{"x": "1,2"}, {}], spec)[0]) == [[1, 2], [7]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "default", "separator", "problem"),
+    [
+        ("float32", 2, MISSING, "x", "the separator 'x' is none of"),
+        ("float32", 2, MISSING, ", ", "the separator ', ' is none of"),
+        ("float32", None, MISSING, ",", "needs a width"),
+        ("string", 2, MISSING, ",", "is for numbers"),
+        ("float32", 2, [1, 2], ",", "default a list is not text with ',' between 2 float32"),
+    ],
+)
+def test_a_separator_is_checked(dtype: Any, width: int | None, default: Any, separator: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        ColumnSpec("x", dtype, width, default=default, separator=separator)
+
+
 def test_rows_may_differ_in_length() -> None:
     column, faults = read([{"x": [1]}, {"x": [2, 3, 4]}, {}], ColumnSpec("x", "int64", ANY_WIDTH, default=[7, 8]))
     assert rows_of(column) == [[1], [2, 3, 4], [7, 8]]

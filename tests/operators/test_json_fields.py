@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from modelstream.operators.batch import EventBatch
 from modelstream.operators.codecs import Codec
 from modelstream.operators.fields import ColumnSpec, read_columns
-from modelstream.operators.json_fields import JsonFields
+from modelstream.operators.json_fields import JsonFields, VectorField
 from modelstream.operators.json_format import JsonFormat
 from modelstream.operators.late_events import LateEvents
 
@@ -32,7 +32,7 @@ def read(values: list[bytes], fields: JsonFields | None) -> EventBatch:
 
 
 def fast() -> JsonFields:
-    return JsonFields(["id", "n"], {"x": 3})
+    return JsonFields(["id", "n"], {"x": VectorField(3)})
 
 
 def assert_alike(values: list[bytes]) -> bool:
@@ -135,8 +135,78 @@ def test_any_records_are_read_alike(values):
     assert_alike(values)
 
 
+TEXTS = [
+    "1,2.5,-3e2",
+    "1, 2 ,\t3\n",
+    "1,2,3,",
+    "1;2;3",
+    "1;2,5;3",
+    "1,2,3,,",
+    "1,2",
+    "1,2,3,4",
+    ",1,2,3",
+    "",
+    ",",
+    "1,[2],3",
+    "1,[2,3]",
+    "[1,2,3]",
+    "1,2],[3",
+    "1,true,3",
+    "1,null,3",
+    '1,"2",3',
+    "1,{},3",
+    '1,{"a":2},3',
+    "1,NaN,3",
+    "1,1e39,3",
+    "1,1e999,3",
+    "1,01,3",
+    "1,+2,3",
+    "1,.5,3",
+    "1,2.,3",
+    "1,0x2,3",
+    "1,2_0,3",
+    "1,18446744073709551616,3",
+    "1,2,3\0",
+    "\ufeff1,2,3",
+    "1,2,3é",
+    7,
+    None,
+    [1, 2, 3],
+]
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+@given(st.lists(st.sampled_from(TEXTS) | st.text(alphabet="0123456789,;.e-[] ", max_size=12), min_size=1, max_size=4))
+@example(["1,2.5,-3e2", "1,2,3,"])
+def test_any_texts_are_read_alike(separator: str, texts: list[Any]):
+    spec = ColumnSpec("x", "float32", 3, separator=separator)
+    read = []
+    for fields in (JsonFields(["id"], {"x": VectorField(3, separator)}), None):
+        values = [orjson.dumps({"id": str(i), "x": text}) for i, text in enumerate(texts)]
+        batch = Codec(JsonFormat(fields=fields), event_id="id").decode(values, [None] * len(values), [0] * len(values))
+        read_columns(batch, [spec], "features")
+        read.append((batch.columns["x"].tolist(), batch.faults))
+    assert read[0] == read[1]
+
+
+def test_sound_texts_are_read_quickly():
+    fields = JsonFields(["id"], {"x": VectorField(2, ","), "y": VectorField(2, ";"), "z": VectorField(2)})
+    found = fields.read(
+        [b'{"id":"a","x":"1,2.5,","y":"3;-4e1","z":[5,6]}', b'{"z":[0,0],"y":"0;0","x":"0,0","id":"b"}']
+    )
+    assert found is not None
+    assert [found[name][0].tolist() for name in "xyz"] == [[1, 2.5], [3, -40], [5, 6]]
+
+
+def test_records_are_read_in_parts(monkeypatch):
+    values = [record(id=str(i), x=[i, i / 3, -i]) for i in range(100)]
+    monkeypatch.setattr("modelstream.operators.json_fields._PART_BYTES", 300)
+    assert assert_alike(values)
+    assert not assert_alike([*values, ODD["short"]])
+
+
 def test_a_field_that_is_read_twice_has_one_value_a_record():
-    fields = JsonFields(["id", "n", "id"], {"x": 3}).read([record(id="a"), record(id="b")])
+    fields = JsonFields(["id", "n", "id"], {"x": VectorField(3)}).read([record(id="a"), record(id="b")])
     assert fields is not None
     assert fields["id"] == ["a", "b"]
 

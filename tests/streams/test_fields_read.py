@@ -49,6 +49,9 @@ def test_a_vector_is_read_alone(read_early):
     assert read_early(infer(["mlp"]), event_time="at")
     assert read_early(extract(columns={"features": {"dtype": "float32", "width": 20, "from": "v"}}), infer(["mlp"]))
     assert read_early(rules(fields={"n": "int64"}, keep="n > 0"), infer(["mlp"]))
+    assert read_early(
+        extract(columns={"features": {"dtype": "float32", "width": 20, "separator": ","}}), infer(["mlp"])
+    )
 
 
 def test_whole_events_are_decoded_where_anything_might_be_read(read_early):
@@ -57,6 +60,8 @@ def test_whole_events_are_decoded_where_anything_might_be_read(read_early):
     assert not read_early(filter_events(present=["y"]), infer(["mlp"]))
     assert not read_early(rules(fields={"n": {"dtype": "int64", "default": 0}}, keep="n > 0"), infer(["mlp"]))
     assert not read_early(extract(columns={"n": {"dtype": "int64", "from": "a.n"}}), infer(["mlp"]))
+    as_text = {"dtype": "float32", "width": 20, "from": "features", "separator": ","}
+    assert not read_early(extract(columns={"v": as_text}), infer(["mlp"]))  # one field, read in two ways
     assert not read_early(infer(["mlp"]), priority={"field": "tier"})
     assert not read_early(infer(["mlp"]), max_depth=20)
     assert not read_early(infer(["mlp"]), format="msgpack")

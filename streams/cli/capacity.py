@@ -1,0 +1,192 @@
+"""``modelstream capacity``: the highest rate that a pipeline sustains, and what a million events cost."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import get_args
+
+import click
+from rich.console import Console
+
+from modelstream.streams.cli.common import EXIT_FAILED, pipeline_argument, redis_option, set_option
+from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_option
+from modelstream.streams.event_files import FileFormat
+from modelstream.streams.replay.arrivals import Pace
+from modelstream.streams.replay.capacity import Capacity, Probe, find_highest, judge
+from modelstream.streams.replay.environment import describe_environment
+from modelstream.streams.replay.prepared import PreparedEvents
+from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.session import observe
+from modelstream.streams.replay.summing_up import Labels, sum_up
+from modelstream.streams.replay.target import Target
+
+__all__ = ["command"]
+
+#: As for a replay: what the first events meet is not steady.
+_WARM_UP = 0.25
+#: The search starts below what full speed gave: at its limit a queue has no bound.
+_FIRST_GUESS = 0.6
+_DRAIN_S = 30.0
+
+
+@click.command(
+    "capacity",
+    epilog="""\b
+Examples:
+  modelstream capacity pipeline.yaml events.ndjson --broker localhost:9092
+  modelstream capacity pipeline.yaml events.ndjson --p99-ms 20 --workers 2 --price-per-core-hour 0.04
+""",
+)
+@pipeline_argument
+@click.argument("file")
+@replay_broker_option
+@redis_option
+@set_option
+@click.option(
+    "--p99-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="The latency that 99 of 100 predictions must keep, from the time the event was due.",
+)
+@click.option(
+    "--probe-s",
+    type=click.FloatRange(min=0.5),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each rate is tried.",
+)
+@click.option(
+    "--precision",
+    type=click.FloatRange(0.005, 0.5),
+    default=0.05,
+    show_default=True,
+    metavar="SHARE",
+    help="How close to the limit the result must be.",
+)
+@click.option("--price-per-core-hour", type=click.FloatRange(min=0), metavar="PRICE", help="In any currency.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random arrivals.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N events.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Workers to start.")
+@click.option(
+    "--partitions", type=click.IntRange(min=1), metavar="N", help="Of the replay's topic  [default: as the source's]"
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(get_args(FileFormat)),
+    help="What FILE holds  [default: what its suffix says]",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it there.")
+@click.option("--no-progress", is_flag=True, help="Show only the probes and the result.")
+def command(
+    pipeline: Path,
+    file: str,
+    broker: str | None,
+    redis: str | None,
+    overrides: tuple[str, ...],
+    p99_ms: float,
+    probe_s: float,
+    precision: float,
+    price_per_core_hour: float | None,
+    seed: int,
+    limit: int | None,
+    workers: int,
+    partitions: int | None,
+    file_format: FileFormat | None,
+    json_file: Path | None,
+    no_progress: bool,
+) -> None:
+    """Find the highest rate that PIPELINE sustains with the events of FILE.
+
+    Each rate is tried by a short replay with random arrivals, on topics and workers made for it, which stay warm from
+    one to the next. It is sustained if lag does not grow, every event is answered, and the 99th percentile of latency
+    is within the bound. Where FILE is shorter than a probe it begins anew; under a cache that makes more hits than
+    there would be.
+
+    Exit code 1 if no rate is sustained.
+    """
+    setting = ReplaySetting(
+        pipeline=pipeline, file=file, broker=broker, redis=redis, overrides=overrides, file_format=file_format,
+        limit=limit, partitions=partitions, workers=workers, progress=not no_progress,
+    )  # fmt: skip
+    with setting.open() as (target, events):
+        prober = _Prober(target, events, Labels(str(pipeline), file, Pace(), _WARM_UP), p99_ms, probe_s, seed)
+        full_speed_per_s = prober.full_speed()
+        rate = find_highest(prober.is_sustained, full_speed_per_s * _FIRST_GUESS, precision=precision)
+        probes = tuple(prober.probes)
+        best = next((probe for probe in probes if probe.rate_per_s == rate), None)
+        cpu_s = best.cpu_us_per_event if best else None
+        found = Capacity(
+            rate_per_s=None if rate is None else round(rate, 1),
+            bound_p99_ms=p99_ms,
+            full_speed_per_s=round(full_speed_per_s, 1),
+            cpu_s_per_million=cpu_s,
+            cost_per_million=None
+            if cpu_s is None or price_per_core_hour is None
+            else cpu_s / 3600 * price_per_core_hour,
+            workers=workers,
+            partitions=target.partitions,
+            probes=probes,
+            environment=describe_environment(target.broker_name),
+        )
+    _print(found)
+    if json_file is not None:
+        json_file.write_bytes(found.to_json())
+    sys.exit(EXIT_FAILED if rate is None else 0)
+
+
+class _Prober:
+    """Tries rates, and says what came of each."""
+
+    def __init__(
+        self, target: Target, events: PreparedEvents, labels: Labels, p99_ms: float, probe_s: float, seed: int
+    ) -> None:
+        self._target, self._events, self._labels = target, events, labels
+        self._p99_ms, self._probe_s, self._seed = p99_ms, probe_s, seed
+        self.probes: list[Probe] = []
+
+    def full_speed(self) -> float:
+        """Return events per second where all are there at once: all of the file, or a probe's worth."""
+        # Twice, since the first one meets cold workers, and knows nothing of how many events are enough.
+        first = self._replay(Pace(), min(len(self._events), 20_000))
+        result = self._replay(Pace(), max(int(self._rate_of(first) * self._probe_s / 2), 1000))
+        rate = self._rate_of(result)
+        click.echo(f"{rate:12,.0f} events/s at full speed")
+        return rate
+
+    def is_sustained(self, rate_per_s: float) -> bool:
+        """Try a rate."""
+        n_events = max(int(rate_per_s * self._probe_s), 100)
+        result = self._replay(Pace(rate_per_s=rate_per_s, arrivals="poisson", seed=self._seed), n_events)
+        probe = judge(result, rate_per_s, self._p99_ms)
+        self.probes.append(probe)
+        verdict = "sustained" if probe.is_sustained else "; ".join(probe.problems)
+        latency = "" if probe.p50_ms is None else f"  p50 / p99 {probe.p50_ms:,.1f} / {probe.p99_ms:,.1f} ms"
+        click.echo(f"{rate_per_s:12,.0f} events/s{latency}  {verdict}")
+        return probe.is_sustained
+
+    def _rate_of(self, result: ReplayResult) -> float:
+        return max(result.answers_per_s or 0.0, result.events_per_s, 1.0)
+
+    def _replay(self, pace: Pace, n_events: int) -> ReplayResult:
+        events = self._events.cycled(n_events)
+        schedule = pace.schedule(n_events)
+        observation = observe(self._target, events, schedule, drain_s=_DRAIN_S)
+        if observation.interrupted:
+            raise KeyboardInterrupt
+        return sum_up(observation, self._target, self._labels)
+
+
+def _print(found: Capacity) -> None:
+    console = Console()
+    workers = "one worker" if found.workers == 1 else f"{found.workers} workers"
+    if found.rate_per_s is None:
+        console.print(f"no rate is sustained with p99 within {found.bound_p99_ms:g} ms")
+        return
+    console.print(f"sustained: {found.rate_per_s:,.0f} events/s by {workers}, p99 within {found.bound_p99_ms:g} ms")
+    if found.cpu_s_per_million is not None:
+        cost = "" if found.cost_per_million is None else f", which cost {found.cost_per_million:.4g}"
+        console.print(f"a million events: {found.cpu_s_per_million:,.2f} CPU seconds of the workers{cost}")

@@ -1,0 +1,107 @@
+"""Options of `replay` beyond the pace: other sources of events, what else to do with them, and the report."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelstream.streams.cli.moments import TimeType
+from modelstream.streams.replay.capture import is_capture
+
+__all__ = ["ReplayOptions", "replay_options"]
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """What the options say; see their help.
+
+    Parameters
+    ----------
+    topic : str or None
+        Where the events are, instead of a file.
+    since_ms, until_ms : int or None
+        Which of the topic's.
+    capture, report : Path or None
+        Files to write.
+    diff : Path or None
+        Another version of the pipeline.
+    tolerance : float
+        Numbers that are no further apart are equal.
+    worst : int
+        Events to name for each field that differs.
+    """
+
+    topic: str | None
+    since_ms: int | None
+    until_ms: int | None
+    capture: Path | None
+    report: Path | None
+    diff: Path | None
+    tolerance: float
+    worst: int
+
+    def check(self, file: str | None) -> None:
+        """Refuse what does not fit together.
+
+        Raises
+        ------
+        click.UsageError
+            There are too many sources of events, or none.
+        """
+        if self.capture is not None:
+            if file is not None:
+                raise click.UsageError("--capture reads a topic; leave FILE out, or name the topic with --from-topic")
+            if self.report is not None or self.diff is not None:
+                raise click.UsageError("--capture replays nothing; leave --report and --diff out")
+        elif (file is None) == (self.topic is None):
+            raise click.UsageError("name the events to replay: either FILE or --from-topic TOPIC")
+        elif self.topic is None and (self.since_ms is not None or self.until_ms is not None):
+            raise click.UsageError("--since and --until are for topics, with --from-topic or --capture")
+
+    def has_times(self, file: str | None) -> bool:
+        """Say whether the records have timestamps, which a file of events has not."""
+        return file is None or is_capture(Path(file))
+
+
+def replay_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options; the function gets them as one `ReplayOptions`, ``more``."""
+
+    @functools.wraps(function)
+    def with_more(
+        *args: Any, topic: str | None, since: int | None, until: int | None, capture: Path | None, report: Path | None,
+        diff: Path | None, tolerance: float, worst: int, **options: Any,
+    ) -> Any:  # fmt: skip
+        more = ReplayOptions(topic, since, until, capture, report, diff, tolerance, worst)
+        return function(*args, more=more, **options)
+
+    decorators = [
+        click.option("--from-topic", "topic", metavar="TOPIC", help="Replay what a topic holds, instead of FILE."),
+        click.option(
+            "--since", type=TimeType(), metavar="TIME", help="The topic's records since: 30m, 2h, 7d ago, or ISO-8601."
+        ),
+        click.option("--until", type=TimeType(), metavar="TIME", help="And before."),
+        click.option("--report", type=_FILE, metavar="HTML", help="Write a page with figures and plots there."),
+        click.option(
+            "--capture", type=_FILE, metavar="PARQUET", help="Replay nothing: write the source topic to a file."
+        ),
+        click.option(
+            "--diff", type=_FILE, metavar="PIPELINE_B",
+            help="Replay on no broker: compare what PIPELINE and PIPELINE_B say of the same events.",
+        ),
+        click.option(
+            "--tolerance", type=click.FloatRange(min=0), default=0.0, metavar="X",
+            help="With --diff: numbers that are no further apart are equal  [default: 0]",
+        ),
+        click.option(
+            "--worst", type=click.IntRange(min=0), default=5, show_default=True, metavar="N",
+            help="With --diff: events to name for each field that differs.",
+        ),
+    ]  # fmt: skip
+    return functools.reduce(lambda decorated, decorate: decorate(decorated), reversed(decorators), with_more)

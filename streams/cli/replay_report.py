@@ -1,0 +1,63 @@
+"""``modelstream replay --report``: what a report tells of how its figures came about."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from modelstream.models.errors import ConfigError
+from modelstream.models.registry import find_version
+from modelstream.streams.cli.common import read_pipeline
+from modelstream.streams.graph import make_graph
+from modelstream.streams.graph_svg import to_svg
+from modelstream.streams.replay.difference import Difference
+from modelstream.streams.replay.report import Origin, require_libraries, write_difference, write_report
+from modelstream.streams.replay.result import ReplayResult
+
+__all__ = ["check_report", "report_difference", "report_replay"]
+
+
+def check_report(path: Path) -> None:
+    """Refuse what could not be reported in the end.
+
+    Raises
+    ------
+    ConfigError
+        A library is missing, or the folder of the file.
+    """
+    require_libraries()
+    if not path.parent.is_dir():
+        raise ConfigError("--report", f"no folder {path.parent}")
+
+
+def report_replay(path: Path, result: ReplayResult, pipeline: Path, overrides: tuple[str, ...]) -> None:
+    """Write the report of a replay."""
+    write_report(path, result, _origin(pipeline, overrides))
+    click.echo(f"wrote {path}", err=True)
+
+
+def report_difference(path: Path, difference: Difference, pipeline: Path, overrides: tuple[str, ...]) -> None:
+    """Write the report of a comparison."""
+    write_difference(path, difference, _origin(pipeline, overrides))
+    click.echo(f"wrote {path}", err=True)
+
+
+def _origin(pipeline: Path, overrides: tuple[str, ...]) -> Origin:
+    described = read_pipeline(pipeline, overrides)
+    models_dir = described.folder / described.models_dir
+
+    def resolve(reference: str) -> str | None:
+        try:
+            found = find_version(models_dir, reference)
+        except ConfigError:
+            return None
+        return f"{found.name}@{found.version}"
+
+    return Origin(
+        command=shlex.join(["modelstream", *sys.argv[1:]]),
+        pipeline=pipeline.read_text("utf-8"),
+        drawing=to_svg(make_graph(described.spec, resolve)),
+    )

@@ -1,0 +1,206 @@
+"""The highest rate that a pipeline sustains: what that means of one replay, and the search for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from modelstream.streams.replay.result import Environment, ReplayResult, Sample
+
+__all__ = ["Capacity", "Probe", "find_highest", "judge", "lag_growth"]
+
+#: How much of the events sent may be left behind: less is what the last batches under way are, or noise.
+_LEFT_BEHIND = 0.02
+#: A step up where no limit is known yet.
+_STEP = 1.5
+#: A rate so far below where the search began is none that anybody would call sustained.
+_GIVE_UP = 0.01
+
+
+class Probe(BaseModel):
+    """One replay of the search.
+
+    Parameters
+    ----------
+    rate_per_s : float
+        What was offered.
+    problems : tuple of str
+        Why the rate is not sustained; empty where it is.
+    events : int
+        Events sent.
+    p50_ms, p99_ms : float or None
+        Latency from the due time, without the warm-up.
+    max_lag : int
+        The most events that waited for their answer.
+    mean_batch, cpu_us_per_event, peak_rss_mb : float or None
+        As in `ReplayResult`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate_per_s: float
+    problems: tuple[str, ...]
+    events: int
+    p50_ms: float | None
+    p99_ms: float | None
+    max_lag: int
+    mean_batch: float | None
+    cpu_us_per_event: float | None
+    peak_rss_mb: float | None
+
+    @property
+    def is_sustained(self) -> bool:
+        """Whether the pipeline kept up."""
+        return not self.problems
+
+
+class Capacity(BaseModel):
+    """What `modelstream capacity` found.
+
+    Parameters
+    ----------
+    rate_per_s : float or None
+        The highest rate that was sustained; None where none was.
+    bound_p99_ms : float
+        The latency that was allowed.
+    full_speed_per_s : float or None
+        Predictions per second where all events are there at once.
+    cpu_s_per_million : float or None
+        CPU seconds of the workers for a million events, at the sustained rate.
+    cost_per_million : float or None
+        What that costs, in the unit of the price; None without a price.
+    workers, partitions : int
+        How many.
+    probes : tuple of Probe
+        Every replay, in its order.
+    environment : Environment
+        Machine and versions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate_per_s: float | None
+    bound_p99_ms: float
+    full_speed_per_s: float | None
+    cpu_s_per_million: float | None
+    cost_per_million: float | None
+    workers: int
+    partitions: int
+    probes: tuple[Probe, ...]
+    environment: Environment
+
+    def to_json(self) -> bytes:
+        """Return all of it as one JSON object, indented."""
+        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe:
+    """Return what a replay at a rate says about it.
+
+    A rate is sustained if every event was answered, lag did not grow while events came, the 99th percentile of latency
+    is within the bound, and the generator kept pace: what was not offered was not sustained.
+
+    Parameters
+    ----------
+    result : ReplayResult
+        The replay.
+    rate_per_s : float
+        The rate that it was to have.
+    bound_p99_ms : float
+        The latency allowed.
+    """
+    problems = []
+    if result.missing:
+        problems.append(f"{result.missing:,} events are missing")
+    growth_per_s = lag_growth(result.series, result.warm_up)
+    if growth_per_s > _LEFT_BEHIND * rate_per_s:
+        problems.append(f"lag grows by {growth_per_s:,.0f} events/s")
+    if result.p99_ms is None:
+        problems.append("no predictions to measure")
+    elif result.p99_ms > bound_p99_ms:
+        problems.append(f"p99 is {result.p99_ms:,.0f} ms")
+    if problems and result.p99_send_delay_ms > bound_p99_ms / 2:
+        problems.append(f"the generator was {result.p99_send_delay_ms:,.0f} ms late itself")
+    return Probe(
+        rate_per_s=rate_per_s,
+        problems=tuple(problems),
+        events=result.events,
+        p50_ms=result.p50_ms,
+        p99_ms=result.p99_ms,
+        max_lag=result.max_lag,
+        mean_batch=result.mean_batch,
+        cpu_us_per_event=result.cpu_us_per_event,
+        peak_rss_mb=result.peak_rss_mb,
+    )
+
+
+def lag_growth(series: Sequence[Sample], warm_up: float = 0.0) -> float:
+    """Return by how many events a second the lag grows while events are sent, by a straight line through it.
+
+    Parameters
+    ----------
+    series : sequence of Sample
+        The course of a replay.
+    warm_up : float
+        Share of the events, the first ones, that is left out.
+
+    Examples
+    --------
+    >>> def at(t):
+    ...     return Sample(time_s=t, sent=10 * t, answered=7 * t, lag=3 * t, sent_per_s=10, answered_per_s=7)
+    >>> round(lag_growth([at(t) for t in range(1, 9)]), 6)
+    3.0
+    """
+    total = series[-1].sent if series else 0
+    sending = [sample for sample in series if warm_up * total <= sample.sent < total]
+    if len(sending) < 3:
+        return 0.0
+    slope, _ = np.polyfit([sample.time_s for sample in sending], [sample.lag for sample in sending], 1)
+    return float(slope)
+
+
+def find_highest(is_sustained: Callable[[float], bool], start: float, *, precision: float = 0.05) -> float | None:
+    """Return the highest rate that is sustained, to a share of itself; None where none is that is worth the name.
+
+    Starts at a guess; goes up by half until a rate is not sustained, or down by half until one is; then halves what is
+    between, by ratio.
+
+    Parameters
+    ----------
+    is_sustained : callable
+        Tries a rate.
+    start : float
+        The guess, above 0.
+    precision : float
+        How far, as a share, the lowest rate known to fail may be above the result.
+
+    Examples
+    --------
+    >>> tried = []
+    >>> def is_sustained(rate):
+    ...     tried.append(round(rate))
+    ...     return rate <= 1000
+    >>> round(find_highest(is_sustained, 600, precision=0.1)), tried
+    (996, [600, 900, 1350, 1102, 996, 1048])
+    """
+    sustained: float | None = None
+    failed: float | None = None
+    rate = start
+    while sustained is None or failed is None or failed > sustained * (1 + precision):
+        if is_sustained(rate):
+            sustained = rate
+        else:
+            failed = rate
+        if failed is None:
+            rate *= _STEP
+        elif sustained is None:
+            rate /= 2
+            if rate < start * _GIVE_UP:
+                return None
+        else:
+            rate = math.sqrt(sustained * failed)
+    return sustained

@@ -1,0 +1,198 @@
+"""A replay, or a comparison of two versions, as one HTML file with nothing outside of it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from modelstream.models.errors import ConfigError
+from modelstream.streams.replay.difference import Difference
+from modelstream.streams.replay.difference_plots import difference_plots
+from modelstream.streams.replay.findings import findings
+from modelstream.streams.replay.report_plots import replay_plots
+from modelstream.streams.replay.report_text import figure, milliseconds, percent
+from modelstream.streams.replay.result import Latency, ReplayResult
+from modelstream.streams.replay.svg_figure import require_libraries
+
+__all__ = ["Origin", "difference_to_html", "require_libraries", "to_html", "write_difference", "write_report"]
+
+#: A password in a URL, as that of Redis.
+_PASSWORD = re.compile(r"(://[^:/@\s'\"]*):[^@/\s'\"]+@")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a report tells of how its figures came about; passwords in URLs are left out.
+
+    Parameters
+    ----------
+    command : str
+        The command line.
+    pipeline : str
+        The pipeline file, as YAML.
+    drawing : str or None
+        The pipeline as an SVG document.
+    """
+
+    command: str
+    pipeline: str
+    drawing: str | None = None
+
+    def without_passwords(self) -> Origin:
+        """Return it as anybody may read it."""
+        return Origin(_PASSWORD.sub(r"\1:***@", self.command), _PASSWORD.sub(r"\1:***@", self.pipeline), self.drawing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    name: str
+    value: str
+    note: str = ""
+
+
+def write_report(path: Path, result: ReplayResult, origin: Origin) -> None:
+    """Write the report of a replay.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be written, or a library is missing; see `require_libraries`.
+    """
+    _write(path, to_html(result, origin))
+
+
+def write_difference(path: Path, difference: Difference, origin: Origin) -> None:
+    """Write the report of a comparison, as `write_report` does."""
+    _write(path, difference_to_html(difference, origin))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be written: {error.strerror}") from None
+
+
+def to_html(result: ReplayResult, origin: Origin) -> str:
+    """Return the report of a replay as the text of an HTML document."""
+    return _render(
+        "report.html.jinja",
+        kind="Replay",
+        result=result,
+        title=f"{Path(result.file).name} through {Path(result.pipeline).name}",
+        started=f"{result.started_at:%-d %B %Y, %H:%M:%S} UTC",
+        origin=origin.without_passwords(),
+        findings=findings(result),
+        headline=list(_headline(result)),
+        accounts=list(_accounts(result)),
+        latencies=list(_latencies(result)),
+        circumstances=list(_circumstances(result)),
+        plots=list(replay_plots(result)),
+    )
+
+
+def difference_to_html(difference: Difference, origin: Origin) -> str:
+    """Return the report of a comparison as the text of an HTML document."""
+    return _render(
+        "difference.html.jinja",
+        kind="Comparison",
+        difference=difference,
+        title=f"{Path(difference.a).name} and {Path(difference.b).name}",
+        origin=origin.without_passwords(),
+        headline=list(_difference_headline(difference)),
+        plots=list(difference_plots(difference)),
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    require_libraries()
+    import jinja2
+
+    folder = resources.files(__package__)
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"figure": figure, "data_url": _data_url}
+    return environment.get_template(template).render(**values)
+
+
+def _data_url(svg: str) -> str:
+    # An image of its own, so that its styles stay in it.
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def _headline(result: ReplayResult) -> Iterator[_Figure]:
+    yield _Figure("Throughput", figure(result.events_per_s, "/s"), "events, warm-up included")
+    yield _Figure("p50", milliseconds(result.p50_ms), "half were faster")
+    yield _Figure("p99", milliseconds(result.p99_ms), "99 % were faster")
+    yield _Figure("p99.9", milliseconds(result.p999_ms), f"max {milliseconds(result.max_ms)}")
+    yield _Figure("Highest lag", figure(result.max_lag), "events without an answer")
+    yield _Figure("CPU per event", figure(result.cpu_us_per_event, "µs"), "all workers")
+    yield _Figure("Peak memory", figure(result.peak_rss_mb, "MB"), "all workers, resident")
+    if result.cache_hit_rate is not None:
+        yield _Figure("Cache hits", f"{100 * result.cache_hit_rate:.1f} %", "rows that no model computed")
+    else:
+        yield _Figure("Mean batch", figure(result.mean_batch), "rows of a micro-batch")
+
+
+def _accounts(result: ReplayResult) -> Iterator[_Figure]:
+    yield _Figure("Events sent", figure(result.events))
+    yield _Figure("Predictions", figure(result.predictions))
+    yield _Figure("Dead letters", figure(result.dead_letters))
+    yield _Figure("Filtered", figure(result.filtered))
+    yield _Figure("Missing", figure(result.missing))
+    yield _Figure("Duplicates", figure(result.duplicates))
+
+
+def _latencies(result: ReplayResult) -> Iterator[tuple[str, Latency]]:
+    if result.append_latency is not None:
+        yield "Kafka had it", result.append_latency
+    if result.consumer_latency is not None:
+        yield "a consumer had it", result.consumer_latency
+
+
+def _circumstances(result: ReplayResult) -> Iterator[_Figure]:
+    environment = result.environment
+    arrivals = {
+        "recorded": "as recorded",
+        "poisson": f"Poisson, seed {result.seed}",
+        "even": "evenly spaced",
+        "max": "as fast as they could be sent",
+    }
+    workers = "those that ran already" if result.workers is None else f"{result.workers}, started for the replay"
+    yield _Figure("Pace", result.speed, arrivals[result.arrivals])
+    yield _Figure(
+        "Time", f"{result.seconds:,.1f} s", f"percentiles leave out the first {percent(result.warm_up)} of the events"
+    )
+    yield _Figure("Answers", figure(result.answers_per_s, "/s"), "after the warm-up")
+    yield _Figure(
+        "Generator",
+        milliseconds(result.p99_send_delay_ms),
+        f"p99 of its delay; max {milliseconds(result.max_send_delay_ms)}",
+    )
+    yield _Figure("Workers", workers)
+    yield _Figure("Partitions", figure(result.partitions))
+    yield _Figure("Broker", environment.broker)
+    yield _Figure(
+        "Machine", environment.cpu, f"{environment.cpus} CPUs, {environment.memory_gb:g} GB, {environment.system}"
+    )
+    yield _Figure(
+        "Python", environment.python, ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+    )
+
+
+def _difference_headline(difference: Difference) -> Iterator[_Figure]:
+    differing = sum(one.differing + one.only_a + one.only_b for one in difference.fields)
+    values = sum(one.compared + one.only_a + one.only_b for one in difference.fields)
+    flips = sum(one.differing for one in difference.fields if one.flips)
+    fates = sum(fate.count for fate in difference.fates if fate.a != fate.b)
+    yield _Figure("Events compared", figure(difference.compared), "both predicted them")
+    yield _Figure("Values that differ", percent(differing / values if values else 0), f"{differing:,} of {values:,}")
+    yield _Figure("Labels that differ", figure(flips), "and texts")
+    yield _Figure("Another fate", figure(fates), "predicted, filtered, rejected")

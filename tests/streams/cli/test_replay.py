@@ -1,0 +1,185 @@
+"""``modelstream replay`` with real processes: generator, workers, brokers."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from click.testing import CliRunner
+from confluent_kafka.admin import AdminClient
+from support.onnx_factory import affine, write_model
+
+from modelstream.models.errors import ConfigError
+from modelstream.streams.cli.replay import command
+from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.worker_process import WorkerProcess
+
+PIPELINE = """\
+pipeline: trial
+source: {topic: trial.events, key: tail, event_id: id, event_time: at}
+stages:
+  - {id: wanted, filter: {present: [seq]}}
+  - {id: score, infer: {models: [triple]}}
+sink: {topic: trial.predictions, dead_letter: trial.dead}
+"""
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    """Return a pipeline file that names no broker."""
+    write_model(tmp_path / "models", "triple", affine([3.0], bias=1.0), '[inputs.x]\nfields = ["seq"]\n')
+    file = tmp_path / "trial.yaml"
+    file.write_text(PIPELINE)
+    return file
+
+
+def lines(n: int, **changes: Any) -> bytes:
+    """Return events, ten milliseconds of event time apart."""
+    events = (
+        {"id": f"e{i}", "seq": i, "tail": f"k{i % 7}", "at": 1_700_000_000_000 + 10 * i, **changes} for i in range(n)
+    )
+    return b"".join(orjson.dumps(event) + b"\n" for event in events)
+
+
+def test_a_replay_needs_no_broker_and_accounts_for_every_event(run: Run, pipeline: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "events.ndjson", tmp_path / "result.json"
+    # As in real files: an event that no stage keeps, a broken line, and an id that comes twice.
+    filtered = lines(20, seq=None).replace(b'"id":"e', b'"id":"f')
+    file.write_bytes(lines(400) + filtered + b"{broken\n" + lines(1))
+    done = run("replay", pipeline, file, "--as-is", "--json", out, "--no-progress")
+    assert done.returncode == 0, done.stderr
+    result = ReplayResult.read(out)
+    assert (result.events, result.predictions, result.filtered, result.dead_letters) == (422, 401, 20, 1)
+    assert (result.missing, result.duplicates, result.workers, result.speed) == (0, 0, 1, "max")
+    # The embedded broker does not stamp: the consumer's clock is all there is.
+    assert (result.latency_clock, result.append_latency, result.environment.broker) == ("consumer", None, "embedded")
+    assert result.consumer_latency is not None
+    assert result.p99_ms == result.consumer_latency.p99_ms
+    assert result.series[-1].answered == 402
+    assert result.stages[0].step_id == "score"
+    assert sum(result.stages[0].sizes.values()) == result.stages[0].batches
+    assert result.cpu_us_per_event is not None
+    assert result.peak_rss_mb is not None
+    assert "predictions out" in done.stdout
+
+
+def test_on_kafka_two_workers_keep_the_pace_on_topics_of_their_own(
+    run: Run, pipeline: Path, tmp_path: Path, kafka: Any
+) -> None:
+    file, out = tmp_path / "events.ndjson", tmp_path / "result.json"
+    file.write_bytes(lines(200))
+    options = ["--broker", kafka.bootstrap, "--partitions", 2, "--workers", 2, "--json", out]
+    done = run("replay", pipeline, file, "--speed", "2x", *options)
+    assert done.returncode == 0, done.stderr
+    result = ReplayResult.read(out)
+    assert (result.events, result.predictions, result.missing, result.partitions) == (200, 200, 0, 2)
+    # 199 gaps of ten milliseconds at twice the speed: nothing was sent before its time.
+    assert result.seconds >= 0.995 - 0.01
+    assert (result.speed, result.arrivals, result.clamped_events) == ("2x", "recorded", 0)
+    # The broker's stamp is earlier than the consumer's, and cut to the millisecond.
+    assert result.latency_clock == "log_append_time"
+    assert result.append_latency is not None
+    assert result.consumer_latency is not None
+    assert result.append_latency.p50_ms <= result.consumer_latency.p50_ms
+    assert result.p50_ms == result.append_latency.p50_ms
+    left = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10).topics
+    assert not [topic for topic in left if topic.startswith(("modelstream-replay", "trial."))]
+
+
+def test_a_live_replay_goes_through_the_workers_that_run(
+    run: Run, pipeline: Path, tmp_path: Path, kafka: Any, make_topics: Callable[..., list[str]]
+) -> None:
+    source, sink, dead = make_topics(kafka, "events", "predictions", "dead", partitions=2)
+    options = [f"--set=source.topic={source}", f"--set=sink.topic={sink}", f"--set=sink.dead_letter={dead}"]
+    options += ["--broker", kafka.bootstrap, f"--set=pipeline={source}"]
+    file, out = tmp_path / "events.ndjson", tmp_path / "result.json"
+    file.write_bytes(lines(50))
+    with WorkerProcess([str(pipeline), *options]) as worker:
+        worker.wait_until_ready()
+        for _ in range(2):  # what an earlier replay has left on the topics is none of the next one's
+            done = run("replay", pipeline, file, *options, "--live", "--rate", "500/s", "--json", out)
+            assert done.returncode == 0, done.stderr
+            result = ReplayResult.read(out)
+            assert (result.events, result.predictions, result.duplicates, result.workers) == (50, 50, 0, None)
+            # Whether an event without a prediction was filtered, only the workers know.
+            assert (result.filtered, result.missing, result.cpu_us_per_event, result.stages) == (None, None, None, ())
+        worker.stop()
+
+
+def test_ctrl_c_ends_it_with_what_there_was(
+    start: Callable[..., subprocess.Popen[bytes]], pipeline: Path, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "events.ndjson", tmp_path / "result.json"
+    file.write_bytes(lines(5000))
+    process = start("replay", pipeline, file, "--rate", "100/s", "--json", out, start_new_session=True)
+    assert process.stderr is not None
+    # Until some have been answered: the first line may come before that.
+    while not re.search(rb"answered [1-9]", line := process.stderr.readline()):
+        assert line, "it ended before it began"
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert b"Traceback" not in stderr
+    assert b"predictions out" in stdout
+    result = ReplayResult.read(out)
+    assert result.interrupted
+    assert result.missing is None
+    assert 0 < result.predictions <= result.events < 5000
+
+
+def test_capacity_finds_a_rate_or_says_that_there_is_none(run: Run, pipeline: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "events.ndjson", tmp_path / "capacity.json"
+    file.write_bytes(lines(300))  # fewer than a probe needs: they come again
+    options = ["--probe-s", 0.5, "--precision", 0.5, "--p99-ms", 60_000, "--price-per-core-hour", 36, "--json", out]
+    done = run("capacity", pipeline, file, *options)
+    found = orjson.loads(out.read_bytes())
+    assert found["probes"]
+    assert done.stdout.count("events/s") == 1 + len(found["probes"]) + (found["rate_per_s"] is not None)
+    if found["rate_per_s"] is None:  # on a machine that has no time for it
+        assert done.returncode == 1
+        return
+    assert done.returncode == 0
+    best = [probe for probe in found["probes"] if not probe["problems"]]
+    assert found["rate_per_s"] == pytest.approx(max(probe["rate_per_s"] for probe in best), abs=0.1)
+    assert found["cost_per_million"] == pytest.approx(found["cpu_s_per_million"] / 100)
+
+
+def test_a_worker_that_fails_is_told_with_its_last_words(run: Run, pipeline: Path, tmp_path: Path) -> None:
+    file = tmp_path / "events.ndjson"
+    file.write_bytes(lines(1))
+    done = run("replay", pipeline, file, "--set", "stages[1].infer.models=[tripel]")
+    assert done.returncode == 2  # the pipeline is wrong, not the run
+    assert "did you mean 'triple'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--speed", "2x", "--rate", "5/s"], "--speed and --rate exclude each other"),
+        (["--arrivals", "even"], "--arrivals needs --rate"),
+        (["--speed", "quick"], "no speed; write 1x, 60x or max"),
+        (["--speed", "2x", "--set", "source.event_time=null"], "source.event_time: the pipeline names none"),
+        (["--live", "--workers", "2"], "leave --workers and --partitions out"),
+        (["--live"], "needs a broker"),
+        (["--live", "--broker", "localhost:1", "--set", "source.event_id=null"], "--live: needs source.event_id"),
+    ],
+)
+def test_mistakes_are_told_before_anything_starts(pipeline: Path, options: list[str], said: str) -> None:
+    done = CliRunner().invoke(command, [str(pipeline), "-", *options], input=lines(1), env={"MODELSTREAM_BROKER": None})
+    assert said in (str(done.exception) if isinstance(done.exception, ConfigError) else done.output)
+    assert done.exit_code == 2 or isinstance(done.exception, ConfigError)
+
+
+def test_a_broken_line_ends_it_before_workers_start(run: Run, pipeline: Path) -> None:
+    done = run("replay", pipeline, "-", input=lines(1) + b"{broken\n")
+    assert done.returncode == 1
+    assert "standard input:2: no JSON" in done.stderr
+    assert "worker" not in done.stderr

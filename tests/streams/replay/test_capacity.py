@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.replay_results import make_result
+
+from modelstream.streams.replay.capacity import find_highest, judge, lag_growth
+from modelstream.streams.replay.result import Sample
+
+
+@given(st.floats(10, 1e6), st.floats(0.05, 50), st.floats(0.01, 0.5))
+def test_the_search_ends_as_close_to_the_limit_as_it_should(limit: float, guess: float, precision: float) -> None:
+    tried: list[float] = []
+
+    def is_sustained(rate: float) -> bool:
+        tried.append(rate)
+        return rate <= limit
+
+    found = find_highest(is_sustained, guess * limit, precision=precision)
+    assert found is not None
+    assert found <= limit <= found * (1 + precision)
+    assert len(tried) <= 30
+    assert len(set(tried)) == len(tried)
+
+
+def test_where_nothing_is_sustained_the_search_gives_up() -> None:
+    tried: list[float] = []
+    assert find_highest(lambda rate: bool(tried.append(rate)), 1000) is None
+    assert len(tried) <= 10
+
+
+@given(st.lists(st.booleans(), min_size=60, max_size=60))
+def test_whatever_the_probes_say_the_search_ends(answers: list[bool]) -> None:
+    """Noise may answer anything; what is returned was sustained when it was tried."""
+    sustained: list[float] = []
+    left = iter([*answers, *[False] * 1000])
+
+    def is_sustained(rate: float) -> bool:
+        if next(left):
+            sustained.append(rate)
+            return True
+        return False
+
+    found = find_highest(is_sustained, 1000)
+    assert found is None or found in sustained
+
+
+def course(rate: float, answered_share: float, *, n: int = 40, noise: float = 0.0) -> tuple[Sample, ...]:
+    swing = np.random.default_rng(1).uniform(-noise, noise, n)
+    sent = [int(rate * (i + 1) / 10) for i in range(n)]
+    return tuple(
+        Sample(
+            time_s=(i + 1) / 10, sent=sent[i], answered=0, lag=max(int(sent[i] * (1 - answered_share) + swing[i]), 0),
+            sent_per_s=rate, answered_per_s=rate * answered_share,
+        )
+        for i in range(n)
+    )  # fmt: skip
+
+
+def test_lag_that_grows_is_told_from_lag_that_swings() -> None:
+    assert lag_growth(course(1000, 0.9), 0.25) == pytest.approx(100, rel=0.02)
+    assert abs(lag_growth(course(1000, 1.0, noise=30.0), 0.25)) < 0.02 * 1000
+
+
+def test_what_the_drain_does_is_no_growth() -> None:
+    # All is sent after one interval; what follows only becomes less.
+    rows = [(0.1, 100, 90), (0.2, 100, 50), (0.3, 100, 0)]
+    series = [Sample(time_s=t, sent=n, answered=0, lag=lag, sent_per_s=0, answered_per_s=0) for t, n, lag in rows]
+    assert lag_growth(series) == 0.0
+
+
+def test_a_rate_is_sustained_if_nothing_speaks_against_it() -> None:
+    kept_up = make_result(series=course(1000, 1.0), p99_ms=50.0)
+    assert judge(kept_up, 1000, 100).is_sustained
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"missing": 3}, "3 events are missing"),
+        ({"series": course(1000, 0.9)}, "lag grows by 100 events/s"),
+        ({"p99_ms": 150.0}, "p99 is 150 ms"),
+        ({"p99_ms": None}, "no predictions to measure"),
+    ],
+)
+def test_a_rate_is_not_sustained_for_a_reason(changes: dict[str, object], said: str) -> None:
+    probe = judge(make_result(**{"series": course(1000, 1.0), "p99_ms": 50.0, **changes}), 1000, 100)
+    assert probe.problems == (said,)
+
+
+def test_a_generator_that_was_late_is_named_as_a_cause() -> None:
+    probe = judge(make_result(p99_ms=150.0, p99_send_delay_ms=140.0), 1000, 100)
+    assert probe.problems == ("p99 is 150 ms", "the generator was 140 ms late itself")

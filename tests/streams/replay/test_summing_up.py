@@ -1,0 +1,177 @@
+"""From what was noted to a result: who answered what, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, Message
+
+from modelstream.streams.pipeline import Pipeline, filter_events, infer
+from modelstream.streams.replay.arrivals import Pace
+from modelstream.streams.replay.collecting import Answers, Letters
+from modelstream.streams.replay.generator import INTENDED_HEADER
+from modelstream.streams.replay.matching import hash_ids
+from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.session import Observation
+from modelstream.streams.replay.shared import Shared
+from modelstream.streams.replay.summing_up import Labels, sum_up
+from modelstream.streams.replay.target import live_target
+from modelstream.streams.replay.workers import stage_figures
+from modelstream.streams.settings import BrokerSettings
+
+START_US = 1_700_000_000_000_000
+
+
+def prediction(event_id: str, ms: float, *, stamped: bool = True) -> Message:
+    document = b'{"id":"%s","event_id":%s,"key":null}' % (b"0" * 32, orjson.dumps(event_id))
+    kind = TIMESTAMP_LOG_APPEND_TIME if stamped else TIMESTAMP_CREATE_TIME
+    return Message(topic="out", partition=0, offset=0, value=document, timestamp=(kind, START_US // 1000 + int(ms)))
+
+
+def letter(due_ms: float, ms: float) -> Message:
+    header = (INTENDED_HEADER, b"%d" % (START_US + due_ms * 1000))
+    return Message(
+        topic="dead", partition=0, offset=0, value=b"x", headers=[header],
+        timestamp=(TIMESTAMP_CREATE_TIME, START_US // 1000 + int(ms)),
+    )  # fmt: skip
+
+
+def summed_up(
+    due_ms: Sequence[float], predictions: Sequence[Message], letters: Sequence[Message] = (), *,
+    filters: bool = False, **changes: Any,
+) -> ReplayResult:  # fmt: skip
+    pipeline = Pipeline("p", source={"topic": "in", "event_id": "id"})
+    if filters:
+        pipeline = pipeline.then("wanted", filter_events(present=["x"]))
+    spec = pipeline.then("score", infer(["m"])).to("out", dead_letter="dead").spec
+    target = live_target(BrokerSettings("localhost:1"), spec, 2)
+    answers, put_aside = Answers(), Letters()
+    if predictions:
+        answers.add(predictions)
+    put_aside.add(letters)
+    due_us = START_US + (np.array(due_ms) * 1000).astype(np.int64)
+    values: dict[str, Any] = {
+        "start_us": START_US, "intended_us": due_us, "sent_us": due_us + 100, "answers": answers,
+        "id_hashes": hash_ids(f"e{i}" for i in range(len(due_ms))), "letters": put_aside, "usage": None,
+        "stats_before": [], "stats_after": [], "interrupted": False,
+    }  # fmt: skip
+    labels = Labels("p.yaml", "f.ndjson", Pace(rate_per_s=100), warm_up=0.0)
+    return sum_up(Observation(**(values | changes)), target, labels)
+
+
+def test_latency_runs_from_the_due_time_to_the_brokers_stamp() -> None:
+    result = summed_up([0, 10, 20], [prediction("e1", 15), prediction("e0", 30), prediction("e2", 22)])
+    assert result.latency_clock == "log_append_time"
+    assert result.append_latency is not None
+    assert (result.p50_ms, result.max_ms) == (5.0, 30.0)
+    assert (result.predictions, result.missing, result.duplicates, result.complete) == (3, 0, 0, True)
+    assert result.max_send_delay_ms == 0.1
+    assert result.max_lag == 2  # e0 and e2 wait, at 20 ms
+
+
+def test_a_broker_that_does_not_stamp_leaves_the_consumers_clock() -> None:
+    result = summed_up([0], [prediction("e0", 5, stamped=False)])
+    assert (result.latency_clock, result.append_latency) == ("consumer", None)
+    assert result.consumer_latency is not None
+    assert result.p99_ms == result.consumer_latency.p99_ms
+
+
+def test_what_is_missing_twice_or_anothers_is_told_apart() -> None:
+    found = [prediction("e0", 5), prediction("e0", 6), prediction("other", 7)]
+    result = summed_up([0, 1, 2], found, [letter(2, 9), letter(777, 9)])
+    assert (result.predictions, result.duplicates, result.dead_letters, result.missing) == (2, 1, 1, 1)
+    assert not result.complete
+    assert result.series[-1].answered == 2
+
+
+def test_the_warm_up_is_left_out_of_latencies_only() -> None:
+    found = [prediction(f"e{i}", 1000 * (i == 0) + i + 1) for i in range(4)]
+    whole = summed_up([0, 1, 2, 3], found)
+    assert whole.max_ms == 1001.0
+    labels = Labels("p", "f", Pace(), warm_up=0.25)
+    warm = sum_up_with(labels, found)
+    assert (warm.max_ms, warm.predictions, warm.append_latency and warm.append_latency.n) == (1.0, 4, 3)
+
+
+def sum_up_with(labels: Labels, found: Sequence[Message]) -> ReplayResult:
+    answers = Answers()
+    answers.add(found)
+    due_us = START_US + np.arange(4) * 1000
+    spec = Pipeline("p", source={"topic": "in", "event_id": "id"}).then("score", infer(["m"])).to("out").spec
+    observation = Observation(
+        start_us=START_US, intended_us=due_us, sent_us=due_us, id_hashes=hash_ids(f"e{i}" for i in range(4)),
+        answers=answers, letters=Letters(), usage=None, stats_before=[], stats_after=[], interrupted=False,
+    )  # fmt: skip
+    return sum_up(observation, live_target(BrokerSettings("localhost:1"), spec, 1), labels)
+
+
+def test_the_latest_answers_are_those_of_the_last_fetches() -> None:
+    answers = Answers()
+    assert [len(part) for part in answers.latest(3)] == [0, 0]
+    for ids in ("ab", "c", "de"):
+        answers.add([prediction(event_id, 1) for event_id in ids])
+    hashes, came_us = answers.latest(3)
+    assert hashes.tolist() == hash_ids("cde").tolist()
+    assert came_us.tolist() == answers.came_us()[-3:].tolist()
+    assert [len(part) for part in answers.latest(100)] == [5, 5]
+
+
+def test_where_events_may_be_filtered_only_workers_know_what_is_missing() -> None:
+    result = summed_up([0, 1], [prediction("e0", 5)], filters=True)
+    assert (result.filtered, result.missing) == (None, None)
+
+
+def test_what_was_interrupted_misses_nothing_for_certain() -> None:
+    result = summed_up([0, 1], [prediction("e0", 5)], interrupted=True)
+    assert (result.missing, result.interrupted, result.complete) == (None, True, False)
+
+
+def test_without_an_answer_there_are_no_latencies() -> None:
+    result = summed_up([0, 1], [])
+    assert (result.p50_ms, result.consumer_latency, result.answers_per_s, result.missing) == (None, None, None, 2)
+    assert ReplayResult.from_json(result.to_json()) == result
+
+
+def stats(**counts: Any) -> dict[str, Any]:
+    batches = {
+        "batches": {"full": 2, "idle": 1}, "rows": 300, "sizes": {"64": 1, "128": 2}, "queued_us_total": 3000,
+        "service_us_total": 6000,
+    }  # fmt: skip
+    return {"batches": {"score": batches | counts}}
+
+
+def test_stages_are_what_came_between_two_looks_over_all_workers() -> None:
+    after = [stats(rows=500, batches={"full": 5, "idle": 1}, sizes={"64": 1, "128": 5}, queued_us_total=9000), stats()]
+    [stage] = stage_figures(after, [stats(), {}])
+    assert (stage.step_id, stage.batches, stage.rows) == ("score", 6, 500)
+    assert stage.close_reasons == {"full": 5, "idle": 1}
+    assert stage.sizes == {64: 1, 128: 5}
+    assert stage.mean_queued_ms == pytest.approx(1.5)
+    assert stage.cache is None
+
+
+def test_counters_of_a_cache_are_added_and_its_state_is_the_last() -> None:
+    def look(hits: int, level: str) -> dict[str, Any]:
+        return stats() | {"cache": {"score": {"hits": hits, "misses": 2, "level": level, "reads_paused": True}}}
+
+    [stage] = stage_figures([look(7, "memory"), look(5, "off")], [look(1, "redis"), look(1, "redis")])
+    assert stage.cache is not None
+    assert (stage.cache.hits, stage.cache.misses, stage.cache.level, stage.cache.reads_paused) == (10, 0, "off", True)
+
+
+def test_what_is_shared_is_seen_by_the_other(tmp_path: Path) -> None:
+    mine = Shared.create(tmp_path, 3, np.array([0, 1, 2]))
+    other = Shared.open(tmp_path)
+    other.is_ready, other.n_sent = True, 2
+    other.sent_us[:2] = [5, 6]
+    mine.start_us = 7
+    assert (mine.is_ready, mine.n_sent, mine.sent_us.tolist()) == (True, 2, [5, 6, 0])
+    assert (other.start_us, other.stop, other.is_done) == (7, False, False)
+    again = Shared.create(tmp_path, 1, None)
+    assert (again.is_ready, again.due_us, len(again.sent_us)) == (False, None, 1)
+    assert mine.sent_us.tolist() == [5, 6, 0]  # those who still hold the old files keep them
