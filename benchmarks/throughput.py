@@ -29,9 +29,6 @@ from benchmarks.workloads import WORKLOADS, Workload  # noqa: E402
 
 __all__ = ["main"]
 
-#: The per-event systems get a part of the events: at their rates that takes as long, and a rate needs no more.
-PART_OF_EVENTS = {"loop": 1, "modelstream": 1, "modelstream-eos": 1, "quix": 4, "quix-sink": 2, "faust": 25}
-
 DEFAULT_EVENTS = 1_000_000
 
 #: Long enough for memory that is not given back to show.
@@ -68,7 +65,7 @@ class Bench:
         # modelstream does not start without one. An event that lands there is a lost one to the check.
         self.cluster.create_topic(f"{topic}.dead")
         command = [
-            *(str(peers.python_of(system, ROOT)), "-m", peers.MODULES[system]),
+            *(str(peers.python_of(system, ROOT)), "-m", peers.SYSTEMS[system].module),
             *("--broker", self.cluster.address, "--input-topic", self.input_topic(n), "--output-topic", topic),
             *(
                 "--group",
@@ -111,8 +108,23 @@ def _prepared(broker: str, workload: Workload, sizes: Sequence[int]) -> Iterator
             cluster.close()
 
 
+def _prepare(systems: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Install what the systems need; return those that can run, and why the others cannot."""
+    ready, unavailable = [], {}
+    for system in systems:
+        try:
+            peers.prepare(system, ROOT)
+            ready.append(system)
+        except peers.Unavailable as reason:
+            unavailable[system] = str(reason)
+            click.echo(f"{system} cannot run here: {reason}", err=True)
+    if not ready:
+        raise click.ClickException("none of the systems can run here")
+    return ready, unavailable
+
+
 def _events_of(system: str, events: int) -> int:
-    return max(events // PART_OF_EVENTS[system], min(events, _LEAST_EVENTS))
+    return max(events // peers.SYSTEMS[system].part, min(events, _LEAST_EVENTS))
 
 
 def _measure_all(bench: Bench, systems: Sequence[str], events: int, runs: int, warm_up: bool) -> list[Run]:
@@ -143,8 +155,8 @@ class _Systems(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         names = value if isinstance(value, list) else [name.strip() for name in value.split(",")]
         for name in names:
-            if name not in PART_OF_EVENTS:
-                self.fail(f"no system {name!r}; there are {', '.join(PART_OF_EVENTS)}", param, ctx)
+            if name not in peers.SYSTEMS:
+                self.fail(f"no system {name!r}; there are {', '.join(peers.SYSTEMS)}", param, ctx)
         return list(dict.fromkeys(names))
 
 
@@ -182,8 +194,7 @@ def main(
     events = events or (SOAK_EVENTS if soak else DEFAULT_EVENTS)
     events = min(events, WORKLOADS[name].n_events_max or events)
     runs = runs or (1 if soak else 3)
-    for system in systems:
-        peers.prepare(system, ROOT)
+    systems, unavailable = _prepare(systems)
     try:
         with _prepared(broker, WORKLOADS[name], [_events_of(system, events) for system in systems]) as bench:
             found = _measure_all(bench, systems, events, runs, warm_up=not soak and events >= _WARM_UP_FROM)
@@ -191,10 +202,13 @@ def main(
         raise click.ClickException(str(error)) from None
     summary = summarise(found)
     print_table(summary, found)
+    for system, reason in unavailable.items():
+        click.echo(f"not measured: {system}: {reason}")
     if json_file:
         result = {
             "systems": summary,
             "runs": [asdict(run) for run in found],
+            "unavailable": unavailable,
             "environment": describe_environment(broker),
         }
         json_file.write_text(json.dumps(result, indent=2) + "\n")
