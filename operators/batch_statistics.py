@@ -116,6 +116,8 @@ class BatchStatistics:
             "sizes": self.sizes.as_dict(),
             "queued_us": self.queued_us.as_dict(),
             "service_us": self.service_us.as_dict(),
+            "queued_us_total": self.queued_us.total,
+            "service_us_total": self.service_us.total,
             "cap": self.cap,
             "fixed_us": round(self.fixed_us, 3),
             "per_row_us": round(self.per_row_us, 4),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from modelstream.operators.batch import Column, EventBatch, ModelOutput
 from modelstream.operators.times import format_times
 
-__all__ = ["PredictionEncoder"]
+__all__ = ["PredictionEncoder", "event_id_bytes"]
 
 #: A piece of every document: the same text in all of them, or one text for each.
 _Piece = str | list[str]
@@ -79,6 +79,23 @@ class PredictionEncoder:
             ],
             len(batch),
         )
+
+
+#: Where the event id begins: behind 32 hexadecimal digits.
+_EVENT_ID_AT = len('{"id":"","event_id":') + 32
+
+
+def event_id_bytes(document: bytes) -> bytes:
+    """Return the event id of a document that `PredictionEncoder` has written, as the JSON text that it is there.
+
+    Nothing is parsed: this is for who looks at every document. A text in JSON cannot hold what ends it here.
+
+    Examples
+    --------
+    >>> event_id_bytes(PredictionEncoder("seed").encode(EventBatch.of_events([{}]))[0].encode())
+    b'"0"'
+    """
+    return document[_EVENT_ID_AT : document.find(b',"key":', _EVENT_ID_AT)]
 
 
 def _rows(pieces: Iterable[_Piece], n_rows: int) -> list[str]:

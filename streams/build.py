@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from modelstream.models.threads import cpu_budget
 from modelstream.operators.answers import OutputSchema
-from modelstream.operators.batch import EventBatch, Settled
 from modelstream.operators.cache import CacheCounters, CachedInfer
 from modelstream.operators.codecs import Codec
 from modelstream.operators.encode import PredictionEncoder
 from modelstream.operators.extract import Extract
 from modelstream.operators.filter import Filter
 from modelstream.operators.infer import Infer
-from modelstream.operators.operator import Operator, run_isolated
+from modelstream.operators.operator import Operator
 from modelstream.operators.rules import Rules
 from modelstream.streams.build_infer import ModelLoader, build_infer
 from modelstream.streams.fields_read import find_fields
@@ -31,7 +30,7 @@ from modelstream.streams.stage_spec import RulesSpec
 if TYPE_CHECKING:
     from modelstream.models.onnx_model import OnnxModel
 
-__all__ = ["BuiltPipeline", "BuiltStage", "build", "run_stages"]
+__all__ = ["BuiltPipeline", "BuiltStage", "build"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,38 +90,6 @@ class BuiltPipeline:
         for stage in self.stages:
             if isinstance(stage.operator, CachedInfer):
                 stage.operator.close(timeout_s)
-
-
-def run_stages(stages: Sequence[BuiltStage], batch: EventBatch) -> Settled:
-    """Run a batch through stages, one after the other, and gather what became of its rows.
-
-    Parameters
-    ----------
-    stages : sequence of BuiltStage
-        The stages.
-    batch : EventBatch
-        Rows, all of them kept.
-
-    Returns
-    -------
-    Settled
-        The rows that all stages kept, in their order; and, stage by stage, those filtered and those rejected.
-
-    Examples
-    --------
-    >>> known = BuiltStage("known", Filter("known", present=("x",)))
-    >>> settled = run_stages([known], EventBatch.of_events([{"x": 1}, {}]))
-    >>> settled.kept.events, len(settled.filtered), settled.rejected
-    ([{'x': 1}], 1, None)
-    """
-    settled = Settled(batch, None, None)
-    for stage in stages:
-        parts = [run_isolated(stage.operator, part) for part in settled.all_kept]
-        if not parts:
-            break
-        earlier = Settled(settled.kept.select(slice(0, 0)), settled.filtered, settled.rejected)
-        settled = Settled.concat([earlier, *parts])
-    return settled
 
 
 def build(spec: PipelineSpec, folder: Path, models_dir: Path, redis_url: str | None = None) -> BuiltPipeline:

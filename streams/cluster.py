@@ -87,7 +87,13 @@ class Cluster:
         if self._settings.has_login:
             require_access(self._admin, self._settings, topics, group, _REQUEST_TIMEOUT_S)
 
-    def create_topics(self, partitions: Mapping[str, int], *, replication_factor: int = -1) -> list[str]:
+    def create_topics(
+        self,
+        partitions: Mapping[str, int],
+        *,
+        replication_factor: int = -1,
+        config: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> list[str]:
         """Create the topics that are not there yet, and wait until the cluster knows them. Return which were created.
 
         Parameters
@@ -96,6 +102,8 @@ class Cluster:
             Topics with their numbers of partitions.
         replication_factor : int
             Copies of each partition; -1 is the cluster's default.
+        config : mapping of str to mapping, optional
+            Settings of topics, by topic.
 
         Raises
         ------
@@ -103,7 +111,11 @@ class Cluster:
             If the cluster does not answer, or refuses.
         """
         missing = [name for name, count in self.partition_counts(partitions).items() if count is None]
-        requests = [NewTopic(name, partitions[name], replication_factor) for name in missing]
+        settings = config or {}
+        requests = [
+            NewTopic(name, partitions[name], replication_factor, config=dict(settings.get(name, {})))
+            for name in missing
+        ]
         for name, future in (self._admin.create_topics(requests) if requests else {}).items():
             try:
                 future.result(timeout=_REQUEST_TIMEOUT_S)

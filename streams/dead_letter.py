@@ -47,7 +47,7 @@ def dead_letters(topic: str, rejected: EventBatch) -> Output:
         values=[value for _, value, _ in letters],
         headers=[headers for _, _, headers in letters],
         owed=[(batch.ticket, count) for batch, count in lineage.count_by_source()],
-        ticket_of_row=lineage.source_index,
+        lineage=lineage,
     )
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from confluent_kafka import Message
 
-from modelstream.streams.headers import as_count, read_headers, split_own
+from modelstream.streams.headers import Headers, as_count, read_headers, split_own
 
-__all__ = ["as_text", "describe_dead_letter"]
+__all__ = ["as_text", "describe_dead_letter", "describe_letter"]
 
 _TEXTS = ("reason", "stage", "detail", "exception")
 #: Only where there is something to say: of a redriven event, and of a record that was too large to be kept whole.
@@ -35,16 +35,23 @@ def describe_dead_letter(message: Message) -> dict[str, Any]:
         What a record does not say, because something else wrote it, is null.
     """
     [headers] = read_headers([message])
-    own, original = split_own(headers or ())
-    said: dict[str, Any] = {
+    return {
         "letter": f"{message.partition()}/{message.offset()}",
         "written_ms": message.timestamp()[1],
+        **describe_letter(message.key(), message.value(), headers or []),
+    }
+
+
+def describe_letter(key: bytes | None, value: bytes | None, headers: Headers) -> dict[str, Any]:
+    """Return what a dead letter says, wherever it stands: as `describe_dead_letter`, from ``reason`` on."""
+    own, original = split_own(headers)
+    said: dict[str, Any] = {
         **{name: _text(own.get(name)) for name in _TEXTS},
         "attempts": as_count(own.get("attempts")),
         "topic": _text(own.get("topic")),
         **{name: as_count(own.get(name)) for name in ("partition", "offset", "timestamp_ms")},
-        **as_text("key", message.key()),
-        **as_text("value", message.value()),
+        **as_text("key", key),
+        **as_text("value", value),
     }
     said |= {name: as_count(own[name]) for name in _OPTIONAL_NUMBERS if name in own}
     said |= {name: _text(own[name]) for name in _OPTIONAL_TEXTS if name in own}

@@ -13,17 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from operator import length_hint
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from numpy.typing import NDArray
 
 from modelstream.models.errors import BrokerUnavailable
+from modelstream.operators.batch import Lineage
 from modelstream.streams.headers import Headers
 from modelstream.streams.ledger import Ticket
 
-__all__ = ["Delivery", "Output"]
+__all__ = ["Delivery", "Outlet", "Output"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +45,9 @@ class Output:
         The tickets these records are due for, with the number of rows each.
     headers : sequence, optional
         Headers of each record; None where there are none, which is faster.
-    ticket_of_row : ndarray of int32, shape (n_records,), optional
-        Numbers that tell, in the order of `owed`, which ticket each record is due for; needed where there are several.
+    lineage : Lineage, optional
+        Which record each of these records is due for, its sources in the order of `owed`; needed where there are
+        several tickets. Of an output without records, the records that need none.
     """
 
     topic: str
@@ -55,7 +55,19 @@ class Output:
     values: Sequence[bytes | str | None]
     owed: list[tuple[Ticket, int]]
     headers: Sequence[Headers] | None = None
-    ticket_of_row: NDArray[np.int32] | None = None
+    lineage: Lineage | None = None
+
+
+class Outlet(Protocol):
+    """Where a stage's outputs go."""
+
+    def begin(self, ticket: Ticket) -> None:
+        """Note that a batch is worked on from now on; batches of a partition come in their order."""
+        ...
+
+    def produce(self, output: Output) -> None:
+        """Take an output; one without records says that rows need none."""
+        ...
 
 
 class Delivery:

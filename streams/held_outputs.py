@@ -114,10 +114,11 @@ class HeldOutputs:
 def _by_ticket(output: Output) -> list[tuple[Ticket, Output]]:
     if len(output.owed) == 1 or not output.values:
         return [(ticket, replace(output, owed=[(ticket, n_rows)])) for ticket, n_rows in output.owed]
-    assert output.ticket_of_row is not None
+    assert output.lineage is not None
+    ticket_of_row = output.lineage.source_index
     parts = []
-    for index, (ticket, n_rows) in zip(np.unique(output.ticket_of_row), output.owed, strict=True):
-        rows = np.flatnonzero(output.ticket_of_row == index)
+    for index, (ticket, n_rows) in zip(np.unique(ticket_of_row), output.owed, strict=True):
+        rows = np.flatnonzero(ticket_of_row == index)
         parts.append(
             (
                 ticket,
@@ -127,7 +128,7 @@ def _by_ticket(output: Output) -> list[tuple[Ticket, Output]]:
                     values=_select(output.values, rows),
                     headers=None if output.headers is None else _select(output.headers, rows),
                     owed=[(ticket, n_rows)],
-                    ticket_of_row=None,
+                    lineage=None,
                 ),
             )
         )

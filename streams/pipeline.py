@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 import yaml
 
 from modelstream.models.errors import ConfigError
-from modelstream.streams.build import BuiltPipeline, BuiltStage, build, run_stages
+from modelstream.streams.build import BuiltPipeline, BuiltStage, build
 from modelstream.streams.functions import function_name
 from modelstream.streams.overrides import apply_overrides
 from modelstream.streams.spec import PipelineSpec, SinkSpec, SourceSpec, StageSpec, parse_spec, validated
@@ -30,7 +30,6 @@ __all__ = [
     "infer",
     "load_pipeline",
     "rules",
-    "run_stages",
 ]
 
 #: What a stage does: the stage as in the pipeline file, less its id.

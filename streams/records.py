@@ -64,6 +64,30 @@ class RecordBatch:
     )
 
     def __init__(self, tp: TP, messages: list[Message], epoch: int, follows: int | None = None) -> None:
+        self._start(tp, epoch, follows)
+        self.add(messages)
+
+    @classmethod
+    def of_values(
+        cls,
+        tp: TP,
+        values: list[bytes | None],
+        keys: list[bytes | None],
+        timestamps_ms: NDArray[np.int64],
+        start_offset: int,
+    ) -> RecordBatch:
+        """Return records that no broker gave: their values, keys and timestamps, and the offset of the first."""
+        batch = cls.__new__(cls)
+        batch._start(tp, epoch=0, follows=start_offset or None)
+        n_rows = len(values)
+        batch.values, batch.keys, batch._timestamps_ms = values, keys, [timestamps_ms]
+        batch._offsets.append(np.arange(start_offset, start_offset + n_rows))
+        batch.end_offset = start_offset + n_rows
+        batch.n_rows = batch.unsent = batch._needed = n_rows
+        batch.n_bytes = sum(len(value) for value in values if value)
+        return batch
+
+    def _start(self, tp: TP, epoch: int, follows: int | None) -> None:
         self.tp = tp
         self.epoch = epoch
         self.follows = follows
@@ -82,7 +106,6 @@ class RecordBatch:
         self._needed = 0
         #: Set when an agent takes the batch up.
         self.ticket: Ticket | None = None
-        self.add(messages)
 
     def __len__(self) -> int:
         return self.n_rows

@@ -8,18 +8,19 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
 import orjson
 
 from modelstream.models.errors import ConfigError
-from modelstream.operators.batch import EventBatch
 from modelstream.operators.codecs import Codec
-from modelstream.streams.build import BuiltPipeline, run_stages
+from modelstream.streams.build import BuiltPipeline
+from modelstream.streams.dead_letter_json import describe_letter
+from modelstream.streams.delivery import Output
 from modelstream.streams.event_files import key_of
+from modelstream.streams.in_process import Collected, InProcess, in_order, positions_of
 
 __all__ = ["Simulation", "simulate"]
 
-#: Events of one batch, as a worker fetches them: a long simulation needs no more memory than a worker.
+#: Events that come in together: a long simulation needs no more memory for them than a worker.
 _BATCH = 1024
 
 
@@ -33,7 +34,7 @@ class Simulation:
         The prediction records, in the order of their events.
     dead_letters : list of dict
         For each rejected event, in order: ``offset`` (its position among the events), ``stage``, ``reason``,
-        ``detail``, ``exception``, and ``value``, the bytes of its record.
+        ``detail``, ``exception``, and ``value``, the bytes of its record, as far as a dead letter holds them.
     filtered : int
         Events that business rules took out.
     """
@@ -57,7 +58,7 @@ def simulate(built: BuiltPipeline, events: Iterable[Mapping[str, Any] | bytes | 
     Returns
     -------
     Simulation
-        What a worker would produce of these records; only its limit on the size of a prediction is left out.
+        What a worker produces of these records: its own steps make it.
 
     Raises
     ------
@@ -65,13 +66,18 @@ def simulate(built: BuiltPipeline, events: Iterable[Mapping[str, Any] | bytes | 
         An event cannot be written in the pipeline's format.
     """
     rows = enumerate(events)
-    parts = []
+    collected = Collected(built.spec.sink.dead_letter)
+    engine = InProcess(built, collected)
     while batch := list(islice(rows, _BATCH)):
-        parts.append(_simulate_batch(built, [_value(built.codec, event, i) for i, event in batch], start=batch[0][0]))
+        values = [_value(built.codec, event, i) for i, event in batch]
+        engine.add(values, [_key(built.codec, value, built.spec.source.key) for value in values])
+        engine.finish_what_is_due()
+    engine.finish_what_is_due(drain=True)
+    predictions = in_order(collected.predictions)
     return Simulation(
-        predictions=[record for part in parts for record in part.predictions],
-        dead_letters=[letter for part in parts for letter in part.dead_letters],
-        filtered=sum(part.filtered for part in parts),
+        predictions=[orjson.loads(value or b"") for _, value in predictions],
+        dead_letters=_dead_letters(collected.dead_letters),
+        filtered=collected.n_filtered,
     )
 
 
@@ -86,28 +92,6 @@ def _value(codec: Codec, event: Mapping[str, Any] | bytes | None, i: int) -> byt
         raise ConfigError(f"events[{i}]", f"cannot be written as {codec.format.name}: {error}") from None
 
 
-def _simulate_batch(built: BuiltPipeline, values: list[bytes | None], start: int) -> Simulation:
-    source = built.spec.source
-    decoded = built.codec.decode(
-        values,
-        [_key(built.codec, value, source.key) for value in values],
-        np.zeros(len(values), np.int64),
-        default_ids=lambda: [f"{source.topic}/0/{start + i}" for i in range(len(values))],
-    ).settle()
-    settled = run_stages(built.stages, decoded.kept)
-    letters = [
-        letter
-        for rejected in (decoded.rejected, settled.rejected)
-        if rejected is not None
-        for letter in _dead_letters(rejected, values, start)
-    ]
-    return Simulation(
-        predictions=[orjson.loads(record) for kept in settled.all_kept for record in built.encoder.encode(kept)],
-        dead_letters=sorted(letters, key=itemgetter("offset")),
-        filtered=0 if settled.filtered is None else len(settled.filtered),
-    )
-
-
 def _key(codec: Codec, value: bytes | None, field: str | None) -> bytes | None:
     """Return the key that `modelstream produce` would give a record; none where the event does not tell."""
     if field is None or value is None:
@@ -116,16 +100,13 @@ def _key(codec: Codec, value: bytes | None, field: str | None) -> bytes | None:
     return None if event is None else key_of(event, field)
 
 
-def _dead_letters(rejected: EventBatch, values: list[bytes | None], start: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "offset": start + record,
-            "stage": fault.stage,
-            "reason": fault.reason,
-            "detail": fault.detail,
-            "exception": fault.exception,
-            "value": values[record],
-        }
-        for row, record in enumerate(rejected.lineage.record_index.tolist())
-        for fault in [rejected.faults[row]]
-    ]
+def _dead_letters(outputs: list[Output]) -> list[dict[str, Any]]:
+    letters = []
+    for output in outputs:
+        for offset, value, headers in zip(
+            positions_of(output).tolist(), output.values, output.headers or [], strict=True
+        ):
+            said = describe_letter(None, None, headers)
+            told = {name: said[name] for name in ("stage", "reason", "detail", "exception")}
+            letters.append({"offset": offset, **told, "value": value})
+    return sorted(letters, key=itemgetter("offset"))

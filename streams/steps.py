@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
-from typing import TYPE_CHECKING
+from time import perf_counter, time
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from modelstream.operators.batch import EventBatch, Fault, Lineage, Settled, joi
 from modelstream.operators.microbatch import BatchPolicy, BatchStatistics, MicroBatch, MicroBatcher
 from modelstream.operators.operator import Operator, run_isolated
 from modelstream.streams.dead_letter import dead_letters
-from modelstream.streams.delivery import Delivery, Output
+from modelstream.streams.delivery import Outlet, Output
 from modelstream.streams.flight_record import FlightRecorder
 from modelstream.streams.ledger import Ticket
 from modelstream.streams.records import RecordBatch, read_priorities
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from modelstream.streams.build import BuiltPipeline
     from modelstream.streams.infer_spec import BatchSpec
 
-__all__ = ["InferStep", "Step", "StepResult", "make_step"]
+__all__ = ["REAL_CLOCKS", "Clocks", "InferStep", "Step", "StepResult", "make_step"]
 
 # How long one call may go on, since fetches and commits wait for it on the same thread. Some five micro-batches under
 # lag; shorter, and the hops between the threads show in the throughput.
@@ -42,6 +42,18 @@ _DECODED_ROWS = 1024
 # Batches of fewer rows are put together before a stage works on them: a batch has a cost whatever its size, and a row
 # is copied for little.
 _MERGE_ROWS = 512
+
+
+class Clocks(NamedTuple):
+    """What tells the steps the time; in a replay without Kafka it is a virtual one."""
+
+    #: Monotonic seconds: for waits, and for what work takes.
+    now_s: Callable[[], float] = perf_counter
+    #: Seconds since 1970: for the ages of records.
+    wall_s: Callable[[], float] = time
+
+
+REAL_CLOCKS = Clocks()
 
 
 @dataclass(slots=True)
@@ -77,13 +89,13 @@ class Step:
         The pipeline.
     position : int
         Which of its stages this is.
-    delivery : Delivery
+    delivery : Outlet
         Where predictions and dead letters go.
     max_output_bytes : int
         A longer prediction record becomes a dead letter.
     """
 
-    def __init__(self, built: BuiltPipeline, position: int, delivery: Delivery, max_output_bytes: int) -> None:
+    def __init__(self, built: BuiltPipeline, position: int, delivery: Outlet, max_output_bytes: int) -> None:
         stage = built.stages[position]
         self._operator: Operator = stage.operator
         self._codec = built.codec if position == 0 else None
@@ -152,7 +164,8 @@ class Step:
     def _settle(self, settled: Settled, result: StepResult) -> None:
         self._reject(settled.rejected, result)
         if settled.filtered is not None:
-            self._delivery.produce(Output(self._sink.topic, [], [], _owed(settled.filtered)))
+            lineage = settled.filtered
+            self._delivery.produce(Output(self._sink.topic, [], [], _owed(lineage), lineage=lineage))
             result.filtered.append(settled.filtered)
             _hand_over(settled.filtered, result)
         for kept in settled.all_kept:
@@ -176,8 +189,7 @@ class Step:
             events, values = self._without_oversize(events, values, result)
         lineage = events.lineage
         headers = FlightRecorder.headers(events) if self._sink.flight_record else None
-        output = Output(self._sink.topic, events.keys, values, _owed(lineage), headers, lineage.source_index)
-        self._delivery.produce(output)
+        self._delivery.produce(Output(self._sink.topic, events.keys, values, _owed(lineage), headers, lineage))
         _hand_over(lineage, result)
         result.n_predictions += len(events)
 
@@ -210,22 +222,30 @@ class InferStep(Step):
         Computes up to ``in_flight`` micro-batches at once; without it they are computed on the data thread.
     wake : callable, optional
         Called from any thread when a micro-batch of the pool is done, so that the step is called again.
+    clocks : Clocks, optional
+        What tells the time.
+    on_batch : callable, optional
+        Gets each micro-batch with what the models took for it, in seconds, when its outputs are on their way.
     """
 
     def __init__(
         self,
         built: BuiltPipeline,
         position: int,
-        delivery: Delivery,
+        delivery: Outlet,
         max_output_bytes: int,
         *,
         spec: BatchSpec,
         downstream_s: float,
         pool: Executor | None = None,
         wake: Callable[[], None] = lambda: None,
+        clocks: Clocks = REAL_CLOCKS,
+        on_batch: Callable[[MicroBatch, float], None] | None = None,
     ) -> None:
         super().__init__(built, position, delivery, max_output_bytes)
-        self._batcher = MicroBatcher(_policy(spec, downstream_s))
+        self._now_s = clocks.now_s
+        self._on_batch = on_batch
+        self._batcher = MicroBatcher(_policy(spec, downstream_s), clocks.now_s, clocks.wall_s)
         self._statistics = self._batcher.statistics
         self._in_flight = spec.in_flight
         self._refresh_at = 0.0
@@ -248,11 +268,11 @@ class InferStep(Step):
         result = StepResult()
         if self._batcher.n_rows:
             self._batcher.drop(lambda source: source.ticket.live)
-        until = perf_counter() + _TURN_S
+        until = self._now_s() + _TURN_S
         for events in self._events_of(arrived, result):
             self._batcher.add(events)
             # A full batch is computed at once, while its rows are in the processor's cache.
-            while self._batcher.n_rows >= self._eager_rows and perf_counter() < until:
+            while self._batcher.n_rows >= self._eager_rows and self._now_s() < until:
                 if not self._compute_next(drain, result):
                     break
         if self._pool is None:
@@ -261,7 +281,7 @@ class InferStep(Step):
             self._compute_in_pool(drain, result)
         result.room_rows = self._batcher.room_rows
         self._statistics.waiting_rows, self._statistics.waiting_bytes = self._batcher.n_rows, self._batcher.n_bytes
-        if (now := perf_counter()) >= self._refresh_at:
+        if (now := self._now_s()) >= self._refresh_at:
             # Here, on the thread that owns the batcher; whoever reads the statistics sees the same object.
             _ = self._batcher.statistics
             self._refresh_at = now + _REFRESH_S
@@ -272,7 +292,7 @@ class InferStep(Step):
         return self._full_rows - self._batcher.n_rows % self._full_rows
 
     def _compute_here(self, drain: bool, result: StepResult, until: float) -> None:
-        while self._compute_next(drain, result) and perf_counter() < until:
+        while self._compute_next(drain, result) and self._now_s() < until:
             pass
         result.due_in_s = self._batcher.due_in_s()
 
@@ -280,7 +300,7 @@ class InferStep(Step):
         micro_batch = self._batcher.take(drain=drain)
         if micro_batch is None:
             return False
-        self._finish(micro_batch, *_compute(self._operator, micro_batch.events), result)
+        self._finish(micro_batch, *self._compute(micro_batch.events), result)
         return True
 
     def _compute_in_pool(self, drain: bool, result: StepResult) -> None:
@@ -293,30 +313,39 @@ class InferStep(Step):
             next_batch = self._batcher.take(drain=drain)
             if next_batch is None:
                 break
-            future = self._pool.submit(_compute, self._operator, next_batch.events)
+            future = self._pool.submit(self._compute, next_batch.events)
             self._computing.append((next_batch, future))
             future.add_done_callback(lambda _: self._wake())
         # While all slots are taken, the one that gets free calls.
         result.due_in_s = self._batcher.due_in_s() if len(self._computing) < self._in_flight else None
 
     def _finish(self, micro_batch: MicroBatch, settled: Settled, service_s: float, result: StepResult) -> None:
-        start = perf_counter()
+        start = self._now_s()
         if self._recorder is not None:
             for kept in settled.all_kept:
                 self._recorder.note(kept, micro_batch, service_s)
         self._settle(settled, result)
-        self._batcher.finished(micro_batch, len(micro_batch.events), service_s + perf_counter() - start)
+        self._batcher.finished(micro_batch, len(micro_batch.events), service_s + self._now_s() - start)
+        if self._on_batch is not None:
+            self._on_batch(micro_batch, service_s)
+
+    def _compute(self, events: EventBatch) -> tuple[Settled, float]:
+        start = self._now_s()
+        settled = run_isolated(self._operator, events)
+        return settled, self._now_s() - start
 
 
 def make_step(
     built: BuiltPipeline,
     position: int,
-    delivery: Delivery,
+    delivery: Outlet,
     max_output_bytes: int,
     *,
     downstream_s: float,
     pool: Executor | None,
-    wake: Callable[[], None],
+    wake: Callable[[], None] = lambda: None,
+    clocks: Clocks = REAL_CLOCKS,
+    on_batch: Callable[[MicroBatch, float], None] | None = None,
 ) -> Step:
     """Return the step of a stage; the parameters are those of `InferStep`."""
     infer = built.spec.stages[position].infer
@@ -325,6 +354,7 @@ def make_step(
     return InferStep(
         built, position, delivery, max_output_bytes,
         spec=infer.batch, downstream_s=downstream_s, pool=pool if infer.batch.in_flight > 1 else None, wake=wake,
+        clocks=clocks, on_batch=on_batch,
     )  # fmt: skip
 
 
@@ -338,12 +368,6 @@ def _policy(spec: BatchSpec, downstream_s: float) -> BatchPolicy:
         queue_bytes=spec.queue_bytes,
         downstream_s=downstream_s,
     )
-
-
-def _compute(operator: Operator, events: EventBatch) -> tuple[Settled, float]:
-    start = perf_counter()
-    settled = run_isolated(operator, events)
-    return settled, perf_counter() - start
 
 
 def _hand_over(lineage: Lineage, result: StepResult) -> None:

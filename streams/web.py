@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 from dataclasses import asdict
@@ -65,16 +66,19 @@ def stats_of(app: App) -> dict[str, Any]:
         The counters in events; ``partitions``, the partitions of the source topic that this worker reads, as
         ``topic[number]``; ``open_batches``, batches taken up and not yet finished; ``cache``, for each stage that has
         one its `CacheCounters`, in events and in calls of Redis; ``batches``, for each stage that infers, what became
-        of its micro-batches (`BatchStatistics.as_dict`); ``transactions``, under exactly-once, how many were committed
-        and aborted, and the events of the open one.
+        of its micro-batches (`BatchStatistics.as_dict`); ``tasks``, asyncio tasks of the process, of the worker's
+        loop and of the group's; ``transactions``, under exactly-once, how many were committed and aborted, and the
+        events of the open one.
     """
     ledger = app.consumer.ledger
+    loops = (app.loop, app.consumer._thread.thread_loop)
     return {
         **asdict(app.counters),
         "partitions": sorted(f"{tp.topic}[{tp.partition}]" for tp in ledger.partitions),
         "open_batches": ledger.open_tickets,
         "batches": {step_id: statistics.as_dict() for step_id, statistics in app.batch_statistics.items()},
         "cache": {step_id: asdict(counters) for step_id, counters in app.caches.items()},
+        "tasks": sum(len(asyncio.all_tasks(loop)) for loop in loops),
         **({"transactions": app.exactly_once.stats()} if app.exactly_once is not None else {}),
     }
 

@@ -8,11 +8,12 @@ import signal
 from collections.abc import Callable, Iterator
 from itertools import count
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from uuid import uuid4
 
 import pytest
 from redis import Redis
+from support.browser import Browser, BrowserUnavailable, start_browser
 from support.kafka_server import ApacheKafka, KafkaUnavailable, resolve_jars
 from support.kafka_tools import create_topic, delete_topics
 from support.redis_server import RedisServer
@@ -111,9 +112,24 @@ def _skipped_without_kafka() -> Iterator[None]:
     try:
         yield
     except KafkaUnavailable as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"under CI=true a test may not be skipped: {error}")
-        pytest.skip(f"{error}; or name a running broker in MODELSTREAM_TEST_KAFKA")
+        _skip(f"{error}; or name a running broker in MODELSTREAM_TEST_KAFKA")
+
+
+def _skip(reason: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"under CI=true a test may not be skipped: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Run a headless Chromium, to open pages that the engine writes."""
+    with contextlib.ExitStack() as stack:
+        try:
+            chromium = stack.enter_context(start_browser())
+        except BrowserUnavailable as error:
+            _skip(str(error))
+        yield chromium
 
 
 @pytest.fixture(scope="session")

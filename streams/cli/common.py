@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -27,6 +28,8 @@ from modelstream.streams.spec import PipelineSpec
 __all__ = [
     "EXIT_CONFIG",
     "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "RateType",
     "broker_option",
     "broker_settings",
     "pipeline_argument",
@@ -41,9 +44,24 @@ EXIT_FAILED = 1
 EXIT_CONFIG = 2
 
 # 128 + SIGINT, as shells have it.
-_EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:/s)?")
+
+
+class RateType(click.ParamType):
+    """Events per second, as ``5000`` or ``5000/s``."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number of a text."""
+        match = _RATE.fullmatch(str(value))
+        if match is None or not float(match[1]):
+            self.fail(f"{value!r} is no rate; write events per second, as 5000 or 5000/s", param, ctx)
+        return float(match[1])
 
 
 def pipeline_argument(function: F) -> F:
@@ -150,7 +168,7 @@ def run_command(group: click.Group) -> None:
     try:
         code = group.main(prog_name="modelstream", standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(_EXIT_INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -158,7 +176,7 @@ def run_command(group: click.Group) -> None:
         _say_error(error)
         sys.exit(EXIT_CONFIG if isinstance(error, ConfigError | ModelLoadError) else EXIT_FAILED)
     except KeyboardInterrupt:
-        sys.exit(_EXIT_INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +16,12 @@ import click
 from modelstream.models.errors import ConfigError, did_you_mean
 from modelstream.operators.batch import REASONS
 from modelstream.streams.cli.common import broker_settings, read_pipeline, require_topics
+from modelstream.streams.cli.moments import TimeType
 from modelstream.streams.cli.progress import show_progress
 from modelstream.streams.dead_letter_reading import LetterFilter, Place
 from modelstream.streams.settings import BrokerSettings
 
-__all__ = ["DeadLetterTopics", "PlaceType", "TimeType", "counting", "filter_options", "find_topics", "nothing", "say"]
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_AGO = re.compile(r"([0-9]{1,9})\s*([smhdw])")
-
-
-class TimeType(click.ParamType):
-    """A moment: how long ago, as ``2h``, or ISO-8601; in milliseconds since 1970."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the moment."""
-        if match := _AGO.fullmatch(str(value)):
-            return int((time.time() - int(match[1]) * _UNITS_S[match[2]]) * 1000)
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(
-                f"{value!r} is no time; write how long ago, as 30m, 2h or 7d, or 2026-08-01T12:00:00Z", param, ctx
-            )
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+__all__ = ["DeadLetterTopics", "PlaceType", "counting", "filter_options", "find_topics", "nothing", "say"]
 
 
 class PlaceType(click.ParamType):

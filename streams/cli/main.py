@@ -17,6 +17,7 @@ _COMMANDS = {
     "run": "run a worker on a pipeline",
     "produce": "send events of a file to the pipeline's input topic",
     "consume": "print predictions as NDJSON",
+    "replay": "send a file's events at their pace, and measure: latency, throughput, CPU",
     "explain": "tell how the predictions of one key or event came about",
     "dlq": "list, show and redrive dead letters",
     "validate": "make every check that `run` makes, without joining",

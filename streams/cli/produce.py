@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
 from modelstream.streams.cli.common import (
+    RateType,
     broker_option,
     broker_settings,
     pipeline_argument,
@@ -24,18 +24,6 @@ from modelstream.streams.producing import produce_records
 from modelstream.streams.settings import BrokerSettings
 
 __all__ = ["command"]
-
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:/s)?")
-
-
-class _RateType(click.ParamType):
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = _RATE.fullmatch(str(value))
-        if match is None or not float(match[1]):
-            self.fail(f"{value!r} is no rate; write events per second, as 5000 or 5000/s", param, ctx)
-        return float(match[1])
 
 
 @click.command(
@@ -58,7 +46,7 @@ Examples:
     type=click.Choice(get_args(FileFormat)),
     help="What FILE holds  [default: what its suffix says]",
 )
-@click.option("--rate", type=_RateType(), metavar="N/s", help="Events per second  [default: as fast as possible]")
+@click.option("--rate", type=RateType(), metavar="N/s", help="Events per second  [default: as fast as possible]")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N events.")
 @click.option("--as-is", is_flag=True, help="Send every line of NDJSON as it stands, broken and blank ones too.")
 @click.option("--no-progress", is_flag=True, help="Show only the last line.")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
+from statistics import median
 
 import pytest
 from redis import Redis
@@ -34,8 +35,10 @@ PER_S = 500
 #: While the process warms up its memory grows; then it must not. A run that is shorter than twice this tells nothing
 #: about memory, and publishes a slope all the same.
 WARM_UP_S = 600.0
+IS_LONG = MINUTES * 60 >= 2 * WARM_UP_S
 MAX_SLOPE_MB_PER_MIN = 1.0
-MAX_DESCRIPTORS_MORE = 5
+#: Descriptors, threads and asyncio tasks.
+MAX_MORE = 5
 CACHED = "--set=stages[1].infer.cache={ttl_s: 10, bypass: false}"
 #: Kinds that break in the decoder, which every pipeline has.
 _POISON = [kind for kind, poison in KINDS.items() if poison.reason in ("undecodable", "too_deep")]
@@ -44,6 +47,19 @@ _POISON = [kind for kind, poison in KINDS.items() if poison.reason in ("undecoda
 def repeating_event(number: int) -> Event:
     """Return an event of its own id; one in two has a row that comes again."""
     return known_event(number, value=number % 1000 if number % 2 else number % 4_000_000)
+
+
+def _at_start(counts: list[int]) -> float:
+    # A tenth of the looks: one alone may fall into a fault.
+    return median(counts[: len(counts) // 10 + 1])
+
+
+def _at_end(counts: list[int]) -> float:
+    return _at_start(counts[::-1])
+
+
+def _course(counts: list[int]) -> str:
+    return f"{_at_start(counts):g} to {_at_end(counts):g} ({min(counts)}-{max(counts)})"
 
 
 class Nemesis:
@@ -172,31 +188,34 @@ def test_f25_soak(
         nemesis = Nemesis(run, kafka, proxy, redis, start)
         run.wait_for_shares(steady, nemesis.mortal)
         vitals = stack.enter_context(VitalsLog(steady.pid, every_s=5.0))
-        began, recovery_s = time.monotonic(), []
+        began, recovery_s, tasks = time.monotonic(), [], []
         while time.monotonic() - began < MINUTES * 60:
             harm = nemesis.strike()
             ended, ended_ms = time.monotonic(), now_ms()
             run.wait_until_recovered(ended_ms, steady, nemesis.mortal, deadline_s=180.0)
             recovery_s.append(time.monotonic() - ended)
-            print(f"{time.monotonic() - began:7.0f} s  {harm:16s} {recovery_s[-1]:6.1f} s", flush=True)
             pause(run.rng.uniform(5, 15))
+            at_s, n_tasks = time.monotonic() - began, steady.stats().get("tasks")
+            if n_tasks and (at_s >= WARM_UP_S or not IS_LONG):
+                tasks.append(n_tasks)
+            rss_mb = vitals.found[steady.pid][-1].rss_mb
+            print(f"{at_s:7.0f} s  {harm:16s} {recovery_s[-1]:6.1f} s {rss_mb:6.1f} MB {n_tasks} tasks", flush=True)
         verdict = run.settle(steady, nemesis.mortal, deadline_s=180.0)
     looks = vitals.found[steady.pid]
-    is_long = MINUTES * 60 >= 2 * WARM_UP_S
-    found = [v for v in looks if v.at_s - looks[0].at_s >= WARM_UP_S] if is_long else looks[len(looks) // 2 :]
+    found = [v for v in looks if v.at_s - looks[0].at_s >= WARM_UP_S] if IS_LONG else looks[len(looks) // 2 :]
     rss_slope = slope([(v.at_s / 60, v.rss_mb) for v in found])
     descriptors, threads = [v.n_descriptors for v in found], [v.n_threads for v in found]
     bound = run.bound(2, nemesis.n_repeating)
     publish(
-        f"soak of {MINUTES:g} min: {nemesis.done.total()} random faults", verdict, bound=bound,
-        recovery_s=max(recovery_s), rss_mb_per_min=rss_slope, rss_mb=found[-1].rss_mb,
-        descriptors=f"{min(descriptors)}-{max(descriptors)}", threads=f"{min(threads)}-{max(threads)}",
-        dead=verdict.n_dead, **nemesis.done,
+        f"soak of {MINUTES:g} min, random faults", verdict, bound=bound, recovery_s=max(recovery_s),
+        rss_mb_per_min=rss_slope, rss_mb=found[-1].rss_mb, descriptors=_course(descriptors),
+        threads=_course(threads), tasks=_course(tasks), dead=verdict.n_dead, faults=nemesis.done.total(),
+        **nemesis.done,
     )  # fmt: skip
     require_bite(nemesis.done.total() > 0, "there was no fault")
     assert verdict.is_right
     assert verdict.duplicated <= bound
-    if is_long:
+    if IS_LONG:
         assert rss_slope <= MAX_SLOPE_MB_PER_MIN
-    assert descriptors[-1] - descriptors[0] <= MAX_DESCRIPTORS_MORE
-    assert threads[-1] - threads[0] <= MAX_DESCRIPTORS_MORE
+    for counts in (descriptors, threads, tasks):
+        assert _at_end(counts) - _at_start(counts) <= MAX_MORE

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from support.kafka_tools import DEADLINE_S, Outgoing, admin_client, committed_offsets, create_topic, produce_all
 
 from modelstream.models.errors import BrokerUnavailable
-from modelstream.streams import consuming
+from modelstream.streams import topic_reader
 from modelstream.streams.consuming import as_ndjson, read_topic
 from modelstream.streams.embedded import free_port
 from modelstream.streams.settings import BrokerSettings
@@ -186,10 +186,10 @@ def test_a_missing_topic_is_an_error_and_is_not_made(kafka):
 
 @pytest.mark.kafka
 def test_a_broker_that_dies_under_way(start_kafka, monkeypatch):
-    monkeypatch.setattr(consuming, "_SILENCE_S", 1.0)
+    monkeypatch.setattr(topic_reader, "_SILENCE_S", 1.0)
     # What the consumer has fetched already is less than there is.
-    monkeypatch.setitem(consuming._CONFIG, "queued.max.messages.kbytes", 100)
-    monkeypatch.setitem(consuming._CONFIG, "fetch.message.max.bytes", 10_000)
+    monkeypatch.setitem(topic_reader._CONFIG, "queued.max.messages.kbytes", 100)
+    monkeypatch.setitem(topic_reader._CONFIG, "fetch.message.max.bytes", 10_000)
     kafka = start_kafka()
     create_topic(kafka.bootstrap, "t")
     produce_all(kafka.bootstrap, "t", [b"x" * 1000] * 5000)
@@ -198,7 +198,7 @@ def test_a_broker_that_dies_under_way(start_kafka, monkeypatch):
 
 
 def test_a_broker_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(consuming, "_REQUEST_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(topic_reader, "_REQUEST_TIMEOUT_S", 1.0)
     settings = BrokerSettings(f"127.0.0.1:{free_port()}")
     with pytest.raises(BrokerUnavailable, match=f"^broker {settings.bootstrap}: cannot read t: "):
         list(read_topic(settings, "t", from_beginning=True, until_end=True))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelstream.operators.batch import Lineage
 from modelstream.streams.delivery import Output
 from modelstream.streams.held_outputs import HeldOutputs
 from modelstream.streams.ledger import Ledger, Ticket
@@ -36,7 +37,7 @@ def output_of(rows: list[tuple[Ticket, bytes]], *, with_headers: bool = False) -
         values=[value for _, value in rows],
         owed=[(ticket, int((index == i).sum())) for i, ticket in enumerate(tickets)],
         headers=[[("row", value)] for _, value in rows] if with_headers else None,
-        ticket_of_row=index,
+        lineage=Lineage(tuple(tickets), index, np.zeros(len(rows), np.int32)),
     )
 
 

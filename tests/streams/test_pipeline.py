@@ -19,7 +19,7 @@ from modelstream.models.errors import ConfigError, ModelLoadError
 from modelstream.operators.batch import EventBatch
 from modelstream.operators.codecs import Codec
 from modelstream.operators.json_format import JsonFormat
-from modelstream.streams.pipeline import Pipeline, Source, extract, filter_events, infer, load_pipeline, run_stages
+from modelstream.streams.pipeline import Pipeline, Source, extract, filter_events, infer, load_pipeline
 from modelstream.streams.simulation import simulate
 from modelstream.streams.spec import SourceSpec
 
@@ -568,11 +568,6 @@ class TestSimulate:
         built.close()
         [found] = built.caches.values()
         assert (found.memory_hits, found.misses, found.duplicates) == (1, 1, 2)
-
-    def test_stages_after_the_last_kept_row_are_left_out(self, project: Path) -> None:
-        built = load_pipeline(project).build()
-        settled = run_stages(built.stages, EventBatch.of_events([{}]))
-        assert (len(settled.kept), settled.filtered and len(settled.filtered), settled.rejected) == (0, 1, None)
 
 
 class TestPackage:

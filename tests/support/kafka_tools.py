@@ -75,7 +75,9 @@ def delete_topics(bootstrap: str, topics: Sequence[str]) -> None:
 def produce_all(bootstrap: str, topic: str, records: Iterable[Outgoing | bytes]) -> int:
     """Write records and wait until the broker has acknowledged every one; return how many there were."""
     failed: list[object] = []
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 5, "log_level": 0})
+    # Idempotent, so that a batch that a new leader refuses at first keeps its place.
+    settings = {"acks": "all", "enable.idempotence": True, "linger.ms": 5, "log_level": 0}
+    producer = Producer({"bootstrap.servers": bootstrap, **settings})
     n_records = 0
     for record in records:
         outgoing = Outgoing(record) if isinstance(record, bytes) else record

@@ -1,0 +1,184 @@
+"""``modelstream replay``: events of a file through a pipeline at the pace of their event times, and what that took."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from modelstream.models.errors import ConfigError
+from modelstream.streams.cli.common import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    RateType,
+    broker_option,
+    pipeline_argument,
+    read_pipeline,
+    redis_option,
+    set_option,
+)
+from modelstream.streams.cli.replay_setting import ReplaySetting
+from modelstream.streams.cli.replay_text import print_result, show_replay
+from modelstream.streams.event_files import FileFormat
+from modelstream.streams.replay.arrivals import Arrivals, Pace, parse_speed
+from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.session import observe
+from modelstream.streams.replay.summing_up import Labels, sum_up
+from modelstream.streams.spec import SourceSpec
+
+__all__ = ["command"]
+
+
+class _SpeedType(click.ParamType):
+    name = "speed"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        try:
+            return parse_speed(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command(
+    "replay",
+    epilog="""\b
+Examples:
+  modelstream replay pipeline.yaml events.ndjson                     as fast as it goes, on an embedded broker
+  modelstream replay pipeline.yaml events.ndjson --speed 60x         an hour of events in a minute
+  modelstream replay pipeline.yaml events.parquet --rate 20000/s --broker localhost:9092 --workers 2
+  modelstream replay pipeline.yaml events.csv.gz --rate 500/s --arrivals recorded --json result.json
+  modelstream replay pipeline.yaml events.ndjson --live --rate 100/s through the workers that run already
+""",
+)
+@pipeline_argument
+@click.argument("file")
+@broker_option
+@redis_option
+@set_option
+@click.option(
+    "--speed", type=_SpeedType(), metavar="1x|60x|max", help="Times faster than the event times say  [default: max]"
+)
+@click.option("--rate", type=RateType(), metavar="N/s", help="Events per second in the mean, instead of a speed.")
+@click.option(
+    "--arrivals",
+    type=click.Choice(get_args(Arrivals)),
+    help="How events come at a rate: at random, as recorded, or in equal steps  [default: poisson]",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random arrivals.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N events.")
+@click.option(
+    "--warm-up",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.25,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of the events, the first ones, that latencies leave out.",
+)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Workers to start.")
+@click.option(
+    "--partitions", type=click.IntRange(min=1), metavar="N", help="Of the replay's topic  [default: as the source's]"
+)
+@click.option("--live", is_flag=True, help="Use the pipeline's own topics, and the workers that read them already.")
+@click.option(
+    "--drain",
+    "drain_s",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="After the last event, give up when nothing has moved for so long  [default: 30, with --live 10]",
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(get_args(FileFormat)),
+    help="What FILE holds  [default: what its suffix says]",
+)
+@click.option("--as-is", is_flag=True, help="Send every line of NDJSON as it stands, broken and blank ones too.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result there.")
+@click.option("--no-progress", is_flag=True, help="Show only the result.")
+def command(
+    pipeline: Path,
+    file: str,
+    broker: str | None,
+    redis: str | None,
+    overrides: tuple[str, ...],
+    speed: float | None,
+    rate: float | None,
+    arrivals: Arrivals | None,
+    seed: int,
+    limit: int | None,
+    warm_up: float,
+    workers: int,
+    partitions: int | None,
+    live: bool,
+    drain_s: float | None,
+    file_format: FileFormat | None,
+    as_is: bool,
+    json_file: Path | None,
+    no_progress: bool,
+) -> None:
+    """Send the events of FILE through PIPELINE at their pace, and measure what comes out.
+
+    FILE is as for `modelstream produce`. The replay makes topics and a consumer group of its own, starts workers on
+    them, and removes all of it at the end: production is not touched. Without a broker named anywhere it uses the
+    embedded one. Events are sent when they are due, never when the pipeline is ready for them; latencies count from
+    then. docs/replay.md says what each figure means.
+
+    Exit code 0 if every event was answered once, filtered, or became a dead letter; 1 if some are missing or came
+    twice, or a process failed; 130 after Ctrl-C, with what there was until then.
+    """
+    pace = _pace(speed, rate, arrivals, seed)
+    _check(pace, read_pipeline(pipeline, overrides).spec.source, live, workers, partitions)
+    setting = ReplaySetting(
+        pipeline=pipeline, file=file, broker=broker, redis=redis, overrides=overrides, file_format=file_format,
+        as_is=as_is, limit=limit, partitions=partitions, workers=workers, live=live, progress=not no_progress,
+    )  # fmt: skip
+    with setting.open() as (target, events):
+        schedule = pace.schedule(len(events), events.times_ms)
+        with show_replay(not no_progress) as show:
+            drain_s = drain_s or (10.0 if live else 30.0)
+            observation = observe(target, events, schedule, drain_s=drain_s, on_progress=show)
+        labels = Labels(str(pipeline), file, pace, warm_up, schedule.n_clamped)
+        result = sum_up(observation, target, labels)
+        _report(result, json_file)
+    sys.exit(_exit_code(result))
+
+
+def _pace(speed: float | None, rate: float | None, arrivals: Arrivals | None, seed: int) -> Pace:
+    context = click.get_current_context()
+    is_speed_given = context.get_parameter_source("speed") is not click.core.ParameterSource.DEFAULT
+    if rate is not None and is_speed_given:
+        raise click.UsageError("--speed and --rate exclude each other")
+    if arrivals is not None and rate is None:
+        raise click.UsageError("--arrivals needs --rate")
+    return Pace(speed=speed, rate_per_s=rate, arrivals=arrivals or "poisson", seed=seed)
+
+
+def _check(pace: Pace, source: SourceSpec, live: bool, workers: int, partitions: int | None) -> None:
+    if pace.needs_times and source.event_time is None:
+        raise ConfigError(
+            "source.event_time", "the pipeline names none, and the pace goes by it; use --speed max, or --rate N/s"
+        )
+    if live and (workers != 1 or partitions is not None):
+        raise click.UsageError("--live uses topics and workers that are there; leave --workers and --partitions out")
+
+
+def _report(result: ReplayResult, json_file: Path | None) -> None:
+    print_result(result)
+    if json_file is not None:
+        json_file.write_bytes(result.to_json())
+
+
+def _exit_code(result: ReplayResult) -> int:
+    if result.interrupted:
+        click.echo("modelstream: stopped before the end", err=True)
+        return EXIT_INTERRUPTED
+    problems = {
+        "events have no prediction and no dead letter": result.missing,
+        "predictions came twice": result.duplicates,
+    }
+    for what, count in problems.items():
+        if count:
+            click.echo(f"modelstream: error: {count:,} {what}", err=True)
+    return 0 if result.complete else EXIT_FAILED

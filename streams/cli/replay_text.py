@@ -1,0 +1,135 @@
+"""How `replay` shows what goes on, and its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from modelstream.streams.cli.progress import rounded_rate
+from modelstream.streams.replay.result import Latency, ReplayResult, StageFigures
+from modelstream.streams.replay.session import Progress
+
+__all__ = ["print_result", "show_replay"]
+
+# Seconds between two plain lines: few enough for a log.
+_LINE_EVERY_S = 5.0
+
+
+@contextmanager
+def show_replay(enabled: bool = True) -> Iterator[Callable[[Progress], None]]:
+    """Show how far a replay is while the block runs: a line that changes on a terminal, one now and then elsewhere."""
+    console = Console(stderr=True)
+    if not enabled:
+        yield lambda progress: None
+    elif console.is_terminal:
+        # Drawn when there is something new: a thread that draws would hold up who measures.
+        with Live(Text("waiting for the generator …"), console=console, auto_refresh=False, transient=True) as live:
+            yield lambda progress: live.update(Text(_line(progress)), refresh=True)
+    else:
+        yield _plain_lines()
+
+
+def _plain_lines() -> Callable[[Progress], None]:
+    last = time.monotonic()
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LINE_EVERY_S:
+            last = time.monotonic()
+            click.echo(_line(progress), err=True)
+
+    return show
+
+
+def _line(progress: Progress) -> str:
+    rate = rounded_rate(progress.answered, progress.seconds)
+    parts = [
+        f"{progress.sent / max(progress.events, 1):4.0%}",
+        f"sent {progress.sent:,}",
+        f"answered {progress.answered:,}",
+        f"lag {progress.lag:,}",
+        f"{rate}/s",
+    ]
+    if progress.p50_ms is not None and progress.p99_ms is not None:
+        parts.append(f"now {_ms(progress.p50_ms)} / {_ms(progress.p99_ms)} ms (p50 / p99)")
+    return "  ".join(parts)
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def print_result(result: ReplayResult) -> None:
+    """Print the figures of a replay as a table."""
+    table = Table(show_header=False, box=None)
+    table.add_column(justify="right", style="bold")
+    table.add_column()
+    for value, what in _rows(result):
+        table.add_row(value, what)
+    Console().print(table)
+
+
+def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
+    yield f"{result.events:,}", f"events in, {_pace(result)}"
+    yield f"{result.predictions:,}", "predictions out"
+    for count, what in (
+        (result.filtered, "filtered"),
+        (result.dead_letters, "dead letters"),
+        (result.missing, "missing"),
+        (result.duplicates, "duplicate"),
+    ):
+        yield ("?" if count is None else f"{count:,}"), what
+    yield f"{result.events_per_s:,.0f}", f"events per second, over {result.seconds:,.1f} s"
+    yield from _latency_rows(result)
+    yield f"{result.max_lag:,}", "events waiting for their answer at the most"
+    for stage in result.stages:
+        yield from _stage_rows(stage)
+    if result.cpu_us_per_event is not None and result.peak_rss_mb is not None:
+        workers = "the worker" if result.workers == 1 else f"{result.workers} workers"
+        yield f"{result.cpu_us_per_event:,.2f}", f"µs of CPU per event, of {workers}"
+        yield f"{result.peak_rss_mb:,.0f}", f"MB of memory at the most, of {workers}"
+    late = result.max_send_delay_ms
+    yield f"{_ms(result.p99_send_delay_ms)} / {_ms(late)}", "ms behind its schedule the generator was, p99 / most"
+    if result.clamped_events:
+        yield f"{result.clamped_events:,}", "events with a time before that of an earlier one, sent with that one"
+
+
+def _pace(result: ReplayResult) -> str:
+    if result.arrivals == "max":
+        return "as fast as they could be sent"
+    how = {"recorded": "as recorded", "poisson": "at random", "even": "in equal steps"}[result.arrivals]
+    return f"at {result.speed}, {how}"
+
+
+def _latency_rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
+    for latency, clock in (
+        (result.append_latency, "on Kafka (LogAppendTime)"),
+        (result.consumer_latency, "at a consumer"),
+    ):
+        if latency is not None:
+            share = f", without the first {result.warm_up:.0%}" if result.warm_up else ""
+            yield _percentiles(latency), f"ms until {clock}, p50 / p90 / p99 / p99.9 / most{share}"
+
+
+def _percentiles(latency: Latency) -> str:
+    values = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms)
+    return " / ".join(map(_ms, values))
+
+
+def _stage_rows(stage: StageFigures) -> Iterator[tuple[str, str]]:
+    if stage.mean_rows is not None:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in stage.close_reasons.items())
+        yield f"{stage.mean_rows:,.1f}", f"rows in a micro-batch of {stage.step_id} ({reasons})"
+    cache = stage.cache
+    if cache is not None:
+        hits = cache.hits + cache.duplicates + cache.coalesced
+        rows = hits + cache.misses + cache.bypassed
+        if rows:
+            yield f"{hits / rows:.1%}", f"of its rows had their answer in the cache of {stage.step_id}"

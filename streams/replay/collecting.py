@@ -1,0 +1,109 @@
+"""What comes out of a pipeline during a replay: as little as the figures need, noted as it comes, at the least cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
+from numpy.typing import NDArray
+
+from modelstream.streams.headers import as_count, read_headers
+from modelstream.streams.replay.generator import INTENDED_HEADER
+from modelstream.streams.replay.matching import hash_predictions
+
+__all__ = ["Answers", "Letters"]
+
+
+class Answers:
+    """The predictions, in the order in which they came; 24 bytes each.
+
+    Attributes
+    ----------
+    n : int
+        How many there are.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._hashes: list[NDArray[np.uint64]] = []
+        self._stamps: list[NDArray[np.int64]] = []
+        self._came_us: list[int] = []
+
+    def add(self, messages: Sequence[Message]) -> None:
+        """Note records that have just come."""
+        self._came_us.append(time.time_ns() // 1000)
+        try:
+            self._hashes.append(hash_predictions(map(Message.value, messages)))
+        except AttributeError:  # a null value, which only others on the topic can have written
+            self._hashes.append(hash_predictions(message.value() or b"" for message in messages))
+        stamps = [stamp for message in messages for stamp in message.timestamp()]
+        self._stamps.append(np.array(stamps, np.int64).reshape(-1, 2))
+        self.n += len(messages)
+
+    @property
+    def last_hashes(self) -> NDArray[np.uint64]:
+        """Hashes of the event ids of those that came last."""
+        return self._hashes[-1] if self._hashes else np.empty(0, np.uint64)
+
+    @property
+    def last_came_us(self) -> int:
+        """When those came."""
+        return self._came_us[-1] if self._came_us else 0
+
+    def hashes(self) -> NDArray[np.uint64]:
+        """Return the hashes of the event ids of all."""
+        return np.concatenate([np.empty(0, np.uint64), *self._hashes])
+
+    def came_us(self) -> NDArray[np.int64]:
+        """Return when each came, in microseconds since 1970, by the clock of this process."""
+        return np.repeat(np.array(self._came_us, np.int64), [len(part) for part in self._hashes])
+
+    def appended_us(self) -> NDArray[np.int64] | None:
+        """Return when the broker appended each, in microseconds, cut to milliseconds; None if it does not stamp."""
+        stamps = np.concatenate([np.empty((0, 2), np.int64), *self._stamps])
+        if not len(stamps) or (stamps[:, 0] != TIMESTAMP_LOG_APPEND_TIME).any():
+            return None
+        appended: NDArray[np.int64] = stamps[:, 1] * 1000
+        return appended
+
+
+class Letters:
+    """The dead letters of a replay's events."""
+
+    def __init__(self) -> None:
+        self._intended_us: list[int] = []
+        self._stamps_ms: list[int] = []
+
+    def add(self, messages: Sequence[Message]) -> None:
+        """Note records; those that no generator has sent are others'."""
+        for message, headers in zip(messages, read_headers(messages), strict=True):
+            intended = as_count(dict(headers or ()).get(INTENDED_HEADER))
+            if intended is not None:
+                self._intended_us.append(intended)
+                self._stamps_ms.append(message.timestamp()[1])
+
+    @property
+    def n(self) -> int:
+        """How many there are."""
+        return len(self._stamps_ms)
+
+    def answered(self, intended_us: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return for each letter of these events an event that was due when its own was, and when it was put there.
+
+        Parameters
+        ----------
+        intended_us : ndarray of int64, shape (n_events,)
+            When each event was due; never falling.
+
+        Returns
+        -------
+        positions, at_us : ndarray of int64, shape (n_letters,)
+            Positions of events, and microseconds since 1970, cut to milliseconds.
+        """
+        due_us, at_us = np.array(self._intended_us, np.int64), np.array(self._stamps_ms, np.int64) * 1000
+        positions = np.searchsorted(intended_us, due_us)
+        known = positions < len(intended_us)
+        known[known] = intended_us[positions[known]] == due_us[known]
+        return positions[known], at_us[known]

@@ -1,0 +1,127 @@
+"""What a reader of a replay's figures must know before believing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.wording import counted
+
+__all__ = ["Finding", "findings"]
+
+#: A generator that is late by less does not matter to anybody, in milliseconds.
+_LATE_MS = 1.0
+#: Nor by less than this share of the latency at the same percentile, which its delay is part of.
+_LATE_SHARE = 0.1
+#: So many answers must lie beyond a percentile for it to say much.
+_BEYOND = 10
+#: Seconds of work that lie open when the last event is sent: beyond it the pipeline did not keep up.
+_BACKLOG_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to know.
+
+    Parameters
+    ----------
+    level : {"error", "warning", "note"}
+        Events are not accounted for; the figures do not say what they seem to; good to know.
+    title, text : str
+        In a few words, and in a sentence or two.
+    """
+
+    level: Literal["error", "warning", "note"]
+    title: str
+    text: str
+
+
+def findings(result: ReplayResult) -> list[Finding]:
+    """Return what is to be said of a result, the worst first.
+
+    Examples
+    --------
+    >>> [finding.title for finding in findings(result)]  # doctest: +SKIP
+    ['12 events are missing', 'The generator fell behind']
+    """
+    return [*_errors(result), *_warnings(result), *_notes(result)]
+
+
+def _errors(result: ReplayResult) -> Iterator[Finding]:
+    if result.missing:
+        yield Finding(
+            "error",
+            f"{counted(result.missing, 'event')} missing",
+            "They were sent, and neither a prediction nor a dead letter came, nor did a stage filter them.",
+        )
+    if result.duplicates:
+        yield Finding(
+            "error",
+            f"{counted(result.duplicates, 'duplicate')}",
+            "Events were answered more than once; under at_least_once a crashed worker does that.",
+        )
+
+
+def _warnings(result: ReplayResult) -> Iterator[Finding]:
+    if result.p99_send_delay_ms > max(_LATE_MS, _LATE_SHARE * (result.p99_ms or 0.0)):
+        yield Finding(
+            "warning",
+            "The generator fell behind",
+            f"One event in a hundred was sent {result.p99_send_delay_ms:,.1f} ms or more after its intended time, the "
+            f"latest {result.max_send_delay_ms:,.1f} ms. This is part of the latencies: the machine was too slow or "
+            f"too busy for a pace of {result.speed}.",
+        )
+    if (backlog := _backlog(result)) is not None:
+        yield Finding(
+            "warning",
+            "The pipeline did not keep up",
+            f"When the last event was sent, {backlog:,} had no answer yet. Latencies beyond that point grow with the "
+            "length of the replay and say nothing of a steady state; look for the rate that lasts at a lower pace.",
+        )
+
+
+def _backlog(result: ReplayResult) -> int | None:
+    """Return the events without an answer when the last one was sent, where that was more than a moment's work."""
+    if result.arrivals == "max":
+        return None
+    at_end = next((sample for sample in result.series if sample.sent >= result.events), None)
+    if at_end is None or at_end.lag <= _BACKLOG_S * (result.answers_per_s or result.events_per_s):
+        return None
+    return at_end.lag
+
+
+def _notes(result: ReplayResult) -> Iterator[Finding]:
+    if result.arrivals == "max":
+        yield Finding(
+            "note",
+            "As fast as possible",
+            "The events wait for the pipeline, so their latencies say how long the queue was. Read the throughput "
+            "here, and replay at a rate for latencies.",
+        )
+    latency = result.append_latency if result.latency_clock == "log_append_time" else result.consumer_latency
+    if latency is not None and latency.n < _BEYOND * 1000:
+        yield Finding(
+            "note",
+            f"p99.9 of {counted(latency.n, 'prediction')}",
+            f"Fewer than {_BEYOND} lie beyond it; it says little more than the maximum. A longer replay tells more.",
+        )
+    if result.missing is None:
+        yield Finding(
+            "note",
+            "Nobody could say how many events were filtered",
+            "Events without an answer may have been filtered, or be missing: no worker could be asked.",
+        )
+    if result.dead_letters:
+        yield Finding(
+            "note",
+            f"{counted(result.dead_letters, 'dead letter')}",
+            "These events could not be processed. They count as answered, and their latencies are in no percentile.",
+        )
+    if result.clamped_events:
+        yield Finding(
+            "note",
+            f"{counted(result.clamped_events, 'event')} out of order",
+            "Their times lie before those of earlier ones in the file; each was sent together with the one before it.",
+        )

@@ -1,0 +1,157 @@
+"""A replay as one HTML file: figures, plots and what to know of them, with nothing outside of it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from modelstream.models.errors import ConfigError
+from modelstream.streams.replay.findings import findings
+from modelstream.streams.replay.report_plots import replay_plots
+from modelstream.streams.replay.report_text import figure, milliseconds, percent
+from modelstream.streams.replay.result import Latency, ReplayResult
+from modelstream.streams.replay.svg_figure import require_libraries
+
+__all__ = ["Origin", "require_libraries", "to_html", "write_report"]
+
+_TEMPLATE = "report.html.jinja"
+#: A password in a URL, as that of Redis.
+_PASSWORD = re.compile(r"(://[^:/@\s'\"]*):[^@/\s'\"]+@")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a report tells of how its figures came about; passwords in URLs are left out.
+
+    Parameters
+    ----------
+    command : str
+        The command line.
+    pipeline : str
+        The pipeline file, as YAML.
+    drawing : str or None
+        The pipeline as an SVG document.
+    """
+
+    command: str
+    pipeline: str
+    drawing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    name: str
+    value: str
+    note: str = ""
+
+
+def write_report(path: Path, result: ReplayResult, origin: Origin) -> None:
+    """Write the report of a replay.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be written, or a library is missing; see `require_libraries`.
+    """
+    require_libraries()
+    text = to_html(result, origin)
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be written: {error.strerror}") from None
+
+
+def to_html(result: ReplayResult, origin: Origin) -> str:
+    """Return the report of a replay as the text of an HTML document."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"figure": figure, "data_url": _data_url}
+    template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
+    return template.render(
+        result=result,
+        title=f"{Path(result.file).name} through {Path(result.pipeline).name}",
+        started=f"{result.started_at:%-d %B %Y, %H:%M:%S} UTC",
+        origin=Origin(_hidden(origin.command), _hidden(origin.pipeline), origin.drawing),
+        findings=findings(result),
+        headline=list(_headline(result)),
+        accounts=list(_accounts(result)),
+        latencies=list(_latencies(result)),
+        circumstances=list(_circumstances(result)),
+        plots=list(replay_plots(result)),
+    )
+
+
+def _data_url(svg: str) -> str:
+    # An image of its own, so that its styles stay in it.
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def _hidden(text: str) -> str:
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
+def _headline(result: ReplayResult) -> Iterator[_Figure]:
+    yield _Figure("Throughput", figure(result.events_per_s, "/s"), "events, warm-up included")
+    yield _Figure("p50", milliseconds(result.p50_ms), "half were faster")
+    yield _Figure("p99", milliseconds(result.p99_ms), "99 % were faster")
+    yield _Figure("p99.9", milliseconds(result.p999_ms), f"max {milliseconds(result.max_ms)}")
+    yield _Figure("Highest lag", figure(result.max_lag), "events without an answer")
+    yield _Figure("CPU per event", figure(result.cpu_us_per_event, "µs"), "all workers")
+    yield _Figure("Peak memory", figure(result.peak_rss_mb, "MB"), "all workers, resident")
+    if result.cache_hit_rate is not None:
+        yield _Figure("Cache hits", f"{100 * result.cache_hit_rate:.1f} %", "rows that no model computed")
+    else:
+        yield _Figure("Mean batch", figure(result.mean_batch), "rows of a micro-batch")
+
+
+def _accounts(result: ReplayResult) -> Iterator[_Figure]:
+    yield _Figure("Events sent", figure(result.events))
+    yield _Figure("Predictions", figure(result.predictions))
+    yield _Figure("Dead letters", figure(result.dead_letters))
+    yield _Figure("Filtered", figure(result.filtered))
+    yield _Figure("Missing", figure(result.missing))
+    yield _Figure("Duplicates", figure(result.duplicates))
+
+
+def _latencies(result: ReplayResult) -> Iterator[tuple[str, Latency]]:
+    if result.append_latency is not None:
+        yield "Kafka had it", result.append_latency
+    if result.consumer_latency is not None:
+        yield "a consumer had it", result.consumer_latency
+
+
+def _circumstances(result: ReplayResult) -> Iterator[_Figure]:
+    environment = result.environment
+    arrivals = {
+        "recorded": "as recorded",
+        "poisson": f"Poisson, seed {result.seed}",
+        "even": "evenly spaced",
+        "max": "as fast as they could be sent",
+    }
+    workers = "those that ran already" if result.workers is None else f"{result.workers}, started for the replay"
+    yield _Figure("Pace", result.speed, arrivals[result.arrivals])
+    yield _Figure(
+        "Time", f"{result.seconds:,.1f} s", f"percentiles leave out the first {percent(result.warm_up)} of the events"
+    )
+    yield _Figure("Answers", figure(result.answers_per_s, "/s"), "after the warm-up")
+    yield _Figure(
+        "Generator",
+        milliseconds(result.p99_send_delay_ms),
+        f"p99 of its delay; max {milliseconds(result.max_send_delay_ms)}",
+    )
+    yield _Figure("Workers", workers)
+    yield _Figure("Partitions", figure(result.partitions))
+    yield _Figure("Broker", environment.broker)
+    yield _Figure(
+        "Machine", environment.cpu, f"{environment.cpus} CPUs, {environment.memory_gb:g} GB, {environment.system}"
+    )
+    yield _Figure(
+        "Python", environment.python, ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+    )

@@ -1,0 +1,268 @@
+"""What a replay measured, as values that go to JSON and back; `docs/replay.md` says how each figure comes about."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from modelstream.models.errors import ConfigError
+from modelstream.operators.cache_counters import CacheCounters
+
+__all__ = ["Environment", "Latency", "ReplayResult", "Sample", "StageFigures"]
+
+_V = TypeVar("_V", bound="_Value")
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Latency(_Value):
+    """How long answers took after the intended times of their events, by one clock, without the warm-up.
+
+    Exact percentiles of all ``n`` latencies, interpolated between neighbours as numpy does; no buckets.
+    """
+
+    n: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+
+
+class Sample(_Value):
+    """One interval of a replay: it ends at ``time_s`` after the start.
+
+    ``sent`` and ``answered`` count events since the start, ``lag`` those sent that are due an answer and have none
+    yet. ``answered`` counts predictions and dead letters. Percentiles are those of the predictions that came in the
+    interval, by the clock of the flat figures; None where none came. ``cpu_percent`` (100 is one core) and ``rss_mb``
+    are those of all workers together; None where nobody can know them.
+    """
+
+    time_s: float
+    sent: int
+    answered: int
+    lag: int
+    sent_per_s: float
+    answered_per_s: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    cpu_percent: float | None = None
+    rss_mb: float | None = None
+
+
+class StageFigures(_Value):
+    """The micro-batches of one stage that infers, over all workers, from the first event of the replay to the last.
+
+    Parameters
+    ----------
+    step_id : str
+        The stage.
+    batches, rows : int
+        Micro-batches, and rows in them.
+    mean_rows : float or None
+        Rows of a micro-batch; None where there was none.
+    sizes : dict of int to int
+        Micro-batches by the power of two that their rows come up to: 1024 counts those of 513 to 1,024.
+    close_reasons : dict of str to int
+        Micro-batches by the reason for which they were closed.
+    mean_queued_ms, mean_service_ms : float or None
+        The longest wait of a micro-batch's rows, and what the models took for it.
+    cache : CacheCounters or None
+        What the stage's cache did; ``level`` and the two pauses as they were at the end. None without a cache.
+    """
+
+    step_id: str
+    batches: int
+    rows: int
+    mean_rows: float | None
+    sizes: dict[int, int]
+    close_reasons: dict[str, int]
+    mean_queued_ms: float | None = None
+    mean_service_ms: float | None = None
+    cache: CacheCounters | None = None
+
+
+class Environment(_Value):
+    """Where a replay ran."""
+
+    cpu: str
+    cpus: int
+    memory_gb: float
+    system: str
+    python: str
+    #: By name of the package: of modelstream itself and of what does the work.
+    versions: dict[str, str]
+    #: ``embedded``, or the bootstrap address.
+    broker: str
+
+
+class ReplayResult(_Value):
+    """All that one replay measured.
+
+    The percentiles at the top (``p50_ms`` to ``max_ms``) are by `latency_clock`: LogAppendTime where the broker stamps
+    the predictions, else the consumer. ``append_latency`` and ``consumer_latency`` have both.
+
+    Parameters
+    ----------
+    events : int
+        Events sent.
+    predictions, dead_letters : int
+        Records of these events on the output topics, repeated ones included.
+    filtered : int or None
+        Events that a stage took out, as the workers say; None where they cannot be asked.
+    missing : int or None
+        Events with neither a prediction nor a dead letter that were not filtered. None where it cannot be told from
+        filtered ones.
+    duplicates : int
+        Predictions beyond the first of an event.
+    events_per_s : float
+        Events from the first sent to the last answered, warm-up included.
+    answers_per_s : float or None
+        Predictions after the warm-up over the time in which they came; None where too few came to tell.
+    seconds : float
+        From the first event sent to the last answer.
+    interrupted : bool
+        Whether Ctrl-C ended it; nobody knows then what was still to come, and ``missing`` is None.
+    p50_ms, p90_ms, p99_ms, p999_ms, max_ms : float or None
+        From the intended time of an event to its prediction, without the warm-up; None without predictions.
+    max_lag : int
+        The most events that were sent, are due an answer and had none, at any moment.
+    mean_batch : float or None
+        Rows of a micro-batch over all stages that infer; None where no worker could be asked.
+    cache_hit_rate : float or None
+        The share of rows that no model had to answer; None without a cache.
+    cpu_us_per_event : float or None
+        User and system time of all workers from the first event to the last answer, by event, in microseconds.
+    peak_rss_mb : float or None
+        The most resident memory of all workers together that a look found, in 10^6 bytes.
+    pipeline, file : str
+        What was replayed through what.
+    speed : str
+        The pace: ``60x``, ``max``, or a rate such as ``5000/s``.
+    arrivals : str
+        ``recorded``, ``poisson`` or ``even``; ``max`` for none.
+    seed : int or None
+        Of Poisson arrivals.
+    workers : int or None
+        Workers that were started; None where those of the pipeline's own topics were used.
+    partitions : int
+        Of the topic that was read.
+    warm_up : float
+        Share of the events, the first ones, that percentiles leave out.
+    started_at : datetime
+        When the first event was due.
+    latency_clock : {"log_append_time", "consumer"}
+        Whose clock the flat percentiles, ``latency_curve`` and ``series`` go by.
+    max_send_delay_ms, p99_send_delay_ms : float
+        How long after its intended time the generator handed an event to its producer. Where these are not small
+        against the latencies, the generator could not keep pace; its delay is part of the latencies.
+    clamped_events : int
+        Events whose time lies before that of an earlier one, sent as if it did not.
+    append_latency, consumer_latency : Latency or None
+        By LogAppendTime, to the millisecond, and by the wall clock of the consumer when it had the record.
+    latency_curve : tuple of (float, float)
+        Percentile and milliseconds, from 0 to 100, close where percentiles are high, for a plot as HdrHistogram makes.
+    series : tuple of Sample
+        The course of it.
+    stages : tuple of StageFigures
+        The stages that infer, in their order; empty where no worker could be asked.
+    environment : Environment
+        Machine and versions.
+    """
+
+    events: int
+    events_per_s: float
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
+    max_ms: float | None
+    max_lag: int
+    mean_batch: float | None
+    cache_hit_rate: float | None
+    cpu_us_per_event: float | None
+    peak_rss_mb: float | None
+
+    predictions: int
+    dead_letters: int
+    filtered: int | None
+    missing: int | None
+    duplicates: int
+    answers_per_s: float | None
+    seconds: float
+    interrupted: bool = False
+
+    pipeline: str
+    file: str
+    speed: str
+    arrivals: Literal["recorded", "poisson", "even", "max"]
+    seed: int | None = None
+    workers: int | None
+    partitions: int
+    warm_up: float
+    started_at: datetime
+    latency_clock: Literal["log_append_time", "consumer"]
+    max_send_delay_ms: float
+    p99_send_delay_ms: float
+    clamped_events: int = 0
+
+    append_latency: Latency | None
+    consumer_latency: Latency | None
+    latency_curve: tuple[tuple[float, float], ...]
+    series: tuple[Sample, ...]
+    stages: tuple[StageFigures, ...]
+    environment: Environment
+
+    def to_json(self) -> bytes:
+        """Return the result as one JSON object, indented, with the figures first."""
+        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> ReplayResult:
+        """Return the result that `to_json` has written.
+
+        Raises
+        ------
+        ConfigError
+            It is none.
+        """
+        return _validated(cls, text, "")
+
+    @classmethod
+    def read(cls, path: Path) -> ReplayResult:
+        """Return the result that a file holds.
+
+        Raises
+        ------
+        ConfigError
+            There is no such file, or it holds something else.
+        """
+        try:
+            return _validated(cls, path.read_bytes(), str(path))
+        except OSError as error:
+            raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every event is accounted for, each answered once."""
+        return not self.missing and not self.duplicates and not self.interrupted
+
+
+def _validated(model: type[_V], text: bytes, path: str) -> _V:
+    try:
+        # By orjson, not by pydantic's own parser: an integer of a JSON file stays one.
+        found: Any = orjson.loads(text)
+        return model.model_validate(found)
+    except orjson.JSONDecodeError:
+        raise ConfigError(path, "is no JSON; name a file that `modelstream replay --json` wrote") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(path, f"is no result of a replay: {place}: {first['msg'].lower()}") from None

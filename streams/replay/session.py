@@ -1,0 +1,317 @@
+"""One replay from its start to its end: send, collect, watch, and wait for the last answer."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from confluent_kafka import Message
+from numpy.typing import NDArray
+
+from modelstream.models.errors import ModelStreamError
+from modelstream.streams.consuming import read_topic
+from modelstream.streams.replay.arrivals import Schedule
+from modelstream.streams.replay.collecting import Answers, Letters
+from modelstream.streams.replay.figures import Usage
+from modelstream.streams.replay.prepared import PreparedEvents
+from modelstream.streams.replay.sending import Sending
+from modelstream.streams.replay.target import Target
+from modelstream.streams.replay.workers import count_of
+
+__all__ = ["Observation", "Progress", "observe"]
+
+#: Between two looks at the processes, and at what they use.
+_LOOK_EVERY_S = 0.1
+#: Between two reports of progress.
+_REPORT_EVERY_S = 0.25
+#: Of what came last, so many tell how latency is now.
+_N_SAMPLED = 500
+#: For a consumer of the dead letters to find where its topic ends.
+_START_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a replay is, for who shows it.
+
+    ``lag`` is how many events were sent after the latest one that has its prediction; latencies are of what came last,
+    by the consumer's clock, None before anything came.
+    """
+
+    seconds: float
+    events: int
+    sent: int
+    answered: int
+    lag: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one replay left behind, before anything is computed.
+
+    Parameters
+    ----------
+    start_us : int
+        When the first event could be due, in microseconds since 1970.
+    intended_us, sent_us : ndarray of int64, shape (n_sent,)
+        When each event was due, and when it was with the producer.
+    id_hashes : ndarray of uint64, shape (n_sent,)
+        Hashes of the events' ids.
+    answers : Answers
+        The predictions.
+    letters : Letters
+        The dead letters.
+    usage : Usage or None
+        What the workers used; None where they are not ours.
+    stats_before, stats_after : list of dict
+        What each worker said of itself before the first event and after the last answer; empty where they are not ours.
+    interrupted : bool
+        Whether Ctrl-C has ended it.
+    """
+
+    start_us: int
+    intended_us: NDArray[np.int64]
+    sent_us: NDArray[np.int64]
+    id_hashes: NDArray[np.uint64]
+    answers: Answers
+    letters: Letters
+    usage: Usage | None
+    stats_before: list[dict[str, Any]]
+    stats_after: list[dict[str, Any]]
+    interrupted: bool
+
+
+def observe(
+    target: Target,
+    events: PreparedEvents,
+    schedule: Schedule,
+    *,
+    drain_s: float,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Observation:
+    """Replay events through a target, and note what comes.
+
+    Ctrl-C ends it early; what came until then is returned.
+
+    Parameters
+    ----------
+    target : Target
+        Topics and workers, ready.
+    events : PreparedEvents
+        What to send.
+    schedule : Schedule
+        When.
+    drain_s : float
+        After the last event, give up when nothing has moved for so many seconds.
+    on_progress : callable
+        Called some times a second.
+
+    Raises
+    ------
+    WorkerFailed, GeneratorFailed
+        A process has ended by itself.
+    BrokerUnavailable
+        The broker does not answer.
+    """
+    hashes = events.hashes_at(target.spec.source.topic, target.next_offsets)
+    with Sending(target, events, schedule) as sending:
+        run = _Run(target, sending, hashes, drain_s, on_progress)
+        with _no_garbage_collection():
+            interrupted = run.go()
+        n_sent = sending.shared.n_sent
+        # The idempotent producer has put all of them there, once.
+        target.next_offsets[:] += np.bincount(events.partitions[:n_sent], minlength=target.partitions)
+        return Observation(
+            start_us=sending.shared.start_us,
+            intended_us=np.array(sending.shared.intended_us[:n_sent]),
+            sent_us=np.array(sending.shared.sent_us[:n_sent]),
+            id_hashes=hashes[:n_sent],
+            answers=run.answers,
+            letters=run.letters,
+            usage=Usage.of(run.looks),
+            stats_before=run.stats_before,
+            stats_after=run.stats_after,
+            interrupted=interrupted,
+        )
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep Python's collector away: a full collection would stop the clock of who measures for tens of milliseconds."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+class _LetterReader(threading.Thread):
+    """Reads the dead letters beside the predictions, which are far more, as a rule."""
+
+    def __init__(self, target: Target, letters: Letters) -> None:
+        super().__init__(name="modelstream-replay-letters", daemon=True)
+        self._target, self._letters = target, letters
+        self.ended = threading.Event()
+        self._started = threading.Event()
+        self.error: ModelStreamError | None = None
+
+    def run(self) -> None:
+        try:
+            for messages in read_topic(
+                self._target.settings, self._target.spec.sink.dead_letter, from_beginning=False, until_end=False,
+                stop=self.ended.is_set, on_start=self._started.set,
+            ):  # fmt: skip
+                self._letters.add(messages)
+        except ModelStreamError as error:
+            self.error = error
+        finally:
+            self._started.set()
+
+    def wait_until_started(self) -> None:
+        self._started.wait(_START_TIMEOUT_S)
+
+
+class _Run:
+    """The course of one replay in this process; it ends when every event is accounted for, or nothing moves."""
+
+    def __init__(
+        self,
+        target: Target,
+        sending: Sending,
+        hashes: NDArray[np.uint64],
+        drain_s: float,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._target, self._sending = target, sending
+        self._drain_s, self._on_progress = drain_s, on_progress
+        self._n_events = len(hashes)
+        self._order = np.argsort(hashes, kind="stable")
+        self._sorted = hashes[self._order]
+        self.answers, self.letters = Answers(), Letters()
+        self._reader = _LetterReader(target, self.letters)
+        self.looks: list[tuple[int, float, int]] = []
+        self.stats_before: list[dict[str, Any]] = []
+        self.stats_after: list[dict[str, Any]] = []
+        self._looked_at = self._reported_at = self._moved_at = self._started_at = 0.0
+        self._seen: tuple[int, ...] = ()
+        self._over = False
+
+    def go(self) -> bool:
+        """Run, and return whether Ctrl-C has ended it."""
+        self._sending.wait_until_ready()
+        self._reader.start()
+        self._reader.wait_until_started()
+        try:
+            for messages in self._predictions():
+                self.answers.add(messages)
+            return False
+        except KeyboardInterrupt:
+            if not self._sending.shared.start_us:
+                raise
+            self._sending.stop()
+            self._look_at_workers()
+            return True
+        finally:
+            self._reader.ended.set()
+            self._reader.join()
+
+    def _predictions(self) -> Iterator[list[Message]]:
+        topic = self._target.spec.sink.topic
+        return read_topic(
+            self._target.settings, topic, from_beginning=False, until_end=False, stop=self._is_over,
+            on_start=self._begin,
+        )  # fmt: skip
+
+    def _begin(self) -> None:
+        if self._target.workers is not None:
+            self.stats_before = self._target.workers.stats()
+        self._look_at_workers(with_stats=False)
+        self._started_at = self._moved_at = time.monotonic()
+        self._sending.start()
+
+    def _is_over(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            self._look(now)
+        return self._over
+
+    def _look(self, now: float) -> None:
+        self._sending.check()
+        if self._reader.error is not None:
+            raise self._reader.error
+        self._look_at_workers(with_stats=False)
+        if now - self._reported_at >= _REPORT_EVERY_S:
+            self._reported_at = now
+            self._on_progress(self._progress(now))
+        if not self._sending.shared.is_done:
+            self._moved_at = now
+            return
+        has_moved = self._has_moved()
+        if has_moved:
+            self._moved_at = now
+        # The workers are only asked when they have nothing else to do, so that the question delays no answer.
+        if not has_moved or self.answers.n + self.letters.n >= self._n_events:
+            self._look_at_workers()
+            self._has_moved()
+            self._over = self._is_accounted_for() or now - self._moved_at > self._drain_s
+        if self._over:
+            self._on_progress(self._progress(now))
+
+    def _has_moved(self) -> bool:
+        seen = (self.answers.n, self.letters.n, *(count_of(name, self.stats_after, []) for name in _ENDS))
+        before, self._seen = self._seen, seen
+        return seen != before
+
+    def _look_at_workers(self, with_stats: bool = True) -> None:
+        workers = self._target.workers
+        if workers is None:
+            return
+        workers.check()
+        self.looks.append(workers.usage())
+        if with_stats:
+            self.stats_after = workers.stats()
+
+    def _is_accounted_for(self) -> bool:
+        if self._target.workers is None:
+            return self.answers.n + self.letters.n >= self._n_events
+        counts = {name: count_of(name, self.stats_after, self.stats_before) for name in _ENDS}
+        return (
+            sum(counts.values()) >= self._sending.shared.n_sent
+            and self.answers.n >= counts["predictions"]
+            and self.letters.n >= counts["dead_letters"]
+        )
+
+    def _progress(self, now: float) -> Progress:
+        positions, latency_ms = self._latest()
+        n_sent = self._sending.shared.n_sent
+        p50, p99 = np.percentile(latency_ms, [50, 99]).tolist() if len(latency_ms) else (None, None)
+        return Progress(
+            seconds=now - self._started_at,
+            events=self._n_events,
+            sent=n_sent,
+            answered=self.answers.n + self.letters.n,
+            lag=max(n_sent - 1 - int(positions.max()), 0) if len(positions) else n_sent,
+            p50_ms=p50,
+            p99_ms=p99,
+        )
+
+    def _latest(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return positions of the events that were answered last, and how long that took, in milliseconds."""
+        hashes = self.answers.last_hashes[-_N_SAMPLED:]
+        places = np.minimum(np.searchsorted(self._sorted, hashes), self._n_events - 1)
+        positions = self._order[places[self._sorted[places] == hashes]]
+        return positions, (self.answers.last_came_us - self._sending.shared.intended_us[positions]) / 1000
+
+
+#: What a worker can make of an event.
+_ENDS = ("predictions", "dead_letters", "filtered")

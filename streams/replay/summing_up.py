@@ -1,0 +1,172 @@
+"""From what a replay left behind to its result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelstream.operators.cache_counters import CacheCounters
+from modelstream.streams.replay.arrivals import Pace
+from modelstream.streams.replay.environment import describe_environment
+from modelstream.streams.replay.figures import (
+    Course,
+    answers_per_s,
+    highest_lag,
+    latency,
+    latency_curve,
+    samples,
+)
+from modelstream.streams.replay.matching import UNKNOWN, match
+from modelstream.streams.replay.result import Latency, ReplayResult, StageFigures
+from modelstream.streams.replay.session import Observation
+from modelstream.streams.replay.target import Target
+from modelstream.streams.replay.workers import count_of, stage_figures
+from modelstream.streams.stage_spec import RulesSpec, StageSpec
+
+__all__ = ["Labels", "sum_up"]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a result says of its replay besides figures; see `ReplayResult`."""
+
+    pipeline: str
+    file: str
+    pace: Pace
+    warm_up: float
+    n_clamped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """The events that have a prediction, each with its first one."""
+
+    positions: NDArray[np.int64]
+    came_us: NDArray[np.int64]
+    appended_us: NDArray[np.int64] | None
+    n_predictions: int
+    n_duplicates: int
+
+
+def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayResult:
+    """Return the result of a replay."""
+    seen = observation
+    answered = _answered(seen, is_own=target.workers is not None)
+    letters_at, letters_us = seen.letters.answered(seen.intended_us)
+    by_append = answered.appended_us is not None
+    clock_us = answered.appended_us if answered.appended_us is not None else answered.came_us
+    due_us = seen.intended_us[answered.positions]
+    # Less than a millisecond is cut off where the broker stamps; an answer never comes before its event.
+    latency_us = np.maximum(clock_us - due_us, 0)
+    course = Course(
+        start_us=seen.start_us,
+        sent_us=seen.sent_us,
+        answered_us=np.concatenate([clock_us, letters_us]),
+        due_sent_us=seen.sent_us[np.concatenate([answered.positions, letters_at])],
+        predicted_us=clock_us,
+        latency_us=latency_us,
+    )
+    n_sent = len(seen.sent_us)
+    is_warm = answered.positions >= int(labels.warm_up * n_sent)
+    measured = latency(latency_us[is_warm])
+    stages = stage_figures(seen.stats_after, seen.stats_before)
+    first_us = int(seen.sent_us[0]) if n_sent else seen.start_us
+    seconds = max(course.end_us - first_us, 1) / 1e6
+    filtered = _filtered(seen, target)
+    missing = _missing(seen, filtered, len(answered.positions) + len(letters_at))
+    delay_ms = (seen.sent_us - seen.intended_us) / 1000 if n_sent else np.zeros(1)
+    return ReplayResult(
+        events=n_sent,
+        events_per_s=round(n_sent / seconds, 1),
+        **_flat(measured),
+        max_lag=highest_lag(course),
+        mean_batch=_mean_batch(stages),
+        cache_hit_rate=_hit_rate([stage.cache for stage in stages if stage.cache is not None]),
+        cpu_us_per_event=_cpu_us_per_event(seen, course),
+        peak_rss_mb=round(int(seen.usage.rss_bytes.max()) / 1e6, 1) if seen.usage else None,
+        predictions=answered.n_predictions,
+        dead_letters=len(letters_at),
+        filtered=filtered,
+        missing=missing,
+        duplicates=answered.n_duplicates,
+        answers_per_s=answers_per_s(clock_us, labels.warm_up),
+        seconds=round(seconds, 6),
+        interrupted=seen.interrupted,
+        pipeline=labels.pipeline,
+        file=labels.file,
+        speed=str(labels.pace),
+        arrivals=labels.pace.kind,
+        seed=labels.pace.seed if labels.pace.kind == "poisson" else None,
+        workers=None if target.workers is None else len(target.workers),
+        partitions=target.partitions,
+        warm_up=labels.warm_up,
+        started_at=datetime.fromtimestamp(seen.start_us / 1e6, UTC),
+        latency_clock="log_append_time" if by_append else "consumer",
+        max_send_delay_ms=round(float(delay_ms.max()), 3),
+        p99_send_delay_ms=round(float(np.percentile(delay_ms, 99)), 3),
+        clamped_events=labels.n_clamped,
+        append_latency=measured if by_append else None,
+        consumer_latency=latency((answered.came_us - due_us)[is_warm]),
+        latency_curve=latency_curve(latency_us[is_warm]),
+        series=samples(course, seen.usage),
+        stages=stages,
+        environment=describe_environment(target.broker_name),
+    )
+
+
+def _flat(measured: Latency | None) -> dict[str, float | None]:
+    names = ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
+    return {name: None if measured is None else getattr(measured, name) for name in names}
+
+
+def _answered(seen: Observation, *, is_own: bool) -> _Answered:
+    hashes, came_us, appended_us = seen.answers.hashes(), seen.answers.came_us(), seen.answers.appended_us()
+    positions = match(seen.id_hashes, hashes)
+    is_first = positions != UNKNOWN
+    # On topics of the replay's own nobody else writes; on others', what answers none of these events is none of ours.
+    n_predictions = len(hashes) if is_own else int(np.isin(hashes, seen.id_hashes).sum())
+    return _Answered(
+        positions=positions[is_first],
+        came_us=came_us[is_first],
+        appended_us=None if appended_us is None else appended_us[is_first],
+        n_predictions=n_predictions,
+        n_duplicates=n_predictions - int(is_first.sum()),
+    )
+
+
+def _filtered(seen: Observation, target: Target) -> int | None:
+    if target.workers is not None:
+        return count_of("filtered", seen.stats_after, seen.stats_before)
+    return None if any(map(_may_filter, target.spec.stages)) else 0
+
+
+def _may_filter(stage: StageSpec) -> bool:
+    by_rules = stage.rules.keep is not None if isinstance(stage.rules, RulesSpec) else stage.rules is not None
+    return stage.filter is not None or by_rules
+
+
+def _missing(seen: Observation, filtered: int | None, n_answered: int) -> int | None:
+    if filtered is None or seen.interrupted:
+        return None
+    return max(len(seen.sent_us) - n_answered - filtered, 0)
+
+
+def _mean_batch(stages: Sequence[StageFigures]) -> float | None:
+    batches = sum(stage.batches for stage in stages)
+    return round(sum(stage.rows for stage in stages) / batches, 2) if batches else None
+
+
+def _hit_rate(caches: Sequence[CacheCounters]) -> float | None:
+    answered = sum(cache.hits + cache.duplicates + cache.coalesced for cache in caches)
+    rows = answered + sum(cache.misses + cache.bypassed for cache in caches)
+    return round(answered / rows, 6) if rows else None
+
+
+def _cpu_us_per_event(seen: Observation, course: Course) -> float | None:
+    if seen.usage is None or not len(seen.sent_us):
+        return None
+    return round(seen.usage.cpu_between_s(seen.start_us, course.end_us) / len(seen.sent_us) * 1e6, 3)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelstream.streams.replay.figures import (
+    Course,
+    Usage,
+    answers_per_s,
+    highest_lag,
+    latency,
+    latency_curve,
+    samples,
+)
+
+START_US = 1_700_000_000_000_000
+
+
+def course(sent_ms: list[float], answered_ms: list[float], *, unanswered_ms: list[float] = ()) -> Course:  # type: ignore[assignment]
+    sent = START_US + (np.array(sent_ms) * 1000).astype(np.int64)
+    answered = START_US + (np.array(answered_ms) * 1000).astype(np.int64)
+    others = START_US + (np.array(unanswered_ms) * 1000).astype(np.int64)
+    return Course(
+        start_us=START_US, sent_us=np.sort(np.concatenate([sent, others])), answered_us=answered, due_sent_us=sent,
+        predicted_us=answered, latency_us=answered - sent,
+    )  # fmt: skip
+
+
+times = st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 1000)), min_size=1, max_size=60)
+
+
+@given(times)
+def test_lag_is_what_was_sent_and_not_answered(pairs: list[tuple[int, int]]) -> None:
+    sent, answered = [s for s, _ in pairs], [s + wait for s, wait in pairs]
+    by_hand = max(sum(s <= now < a for s, a in zip(sent, answered, strict=True)) for now in sent)
+    assert highest_lag(course(sent, answered)) == by_hand
+
+
+@given(times)
+def test_the_series_accounts_for_every_event(pairs: list[tuple[int, int]]) -> None:
+    sent, answered = [s for s, _ in pairs], [s + wait for s, wait in pairs]
+    series = samples(course(sent, answered), None)
+    assert (series[-1].sent, series[-1].answered, series[-1].lag) == (len(pairs), len(pairs), 0)
+    assert all(earlier.sent <= later.sent for earlier, later in itertools.pairwise(series))
+    interval_s = series[0].time_s
+    assert sum(sample.answered_per_s * interval_s for sample in series) == pytest.approx(len(pairs))
+
+
+def test_an_event_that_gets_no_answer_is_no_lag() -> None:
+    filtered = course([0, 1], [10, 11], unanswered_ms=[0.5])
+    assert highest_lag(filtered) == 2
+    series = samples(filtered, None)
+    assert (series[-1].sent, series[-1].lag) == (3, 0)
+
+
+def test_a_long_replay_has_no_more_samples_than_a_plot_can_show() -> None:
+    hours = course([0, 86_400_000], [5, 86_400_500])
+    assert 100 <= len(samples(hours, None)) <= 290
+
+
+def test_samples_say_what_the_workers_used() -> None:
+    looks = [(START_US, 1.0, 100_000_000), (START_US + 1_000_000, 1.5, 200_000_000)]
+    usage = Usage.of(looks)
+    assert usage is not None
+    series = samples(course([0], [1000]), usage)
+    assert {sample.cpu_percent for sample in series} == {50.0}
+    assert series[-1].rss_mb == 200.0
+    assert usage.cpu_between_s(START_US, START_US + 500_000) == pytest.approx(0.25)
+
+
+def test_percentiles_are_exact() -> None:
+    found = latency(np.arange(1, 1001) * 1000)
+    assert found is not None
+    assert (found.n, found.p50_ms, found.p90_ms, found.p99_ms) == (1000, 500.5, 900.1, 990.01)
+    assert (found.p999_ms, found.max_ms, found.mean_ms) == (999.001, 1000.0, 500.5)
+    assert latency(np.empty(0, np.int64)) is None
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=500))
+def test_the_curve_rises_from_the_least_to_the_most(latencies_us: list[int]) -> None:
+    curve = latency_curve(np.array(latencies_us))
+    percentiles, ms = zip(*curve, strict=True)
+    assert (percentiles[0], percentiles[-1]) == (0.0, 100.0)
+    assert list(percentiles) == sorted(percentiles)
+    assert list(ms) == sorted(ms)
+    assert ms[0] == pytest.approx(min(latencies_us) / 1000, abs=1e-3)
+    assert ms[-1] == pytest.approx(max(latencies_us) / 1000, abs=1e-3)
+
+
+def test_the_rate_of_answers_leaves_the_warm_up_out() -> None:
+    # A second of nothing after the first answer, then one every millisecond.
+    predicted = START_US + np.concatenate([[0], 1_000_000 + np.arange(1000) * 1000])
+    assert answers_per_s(predicted, 0.0) == pytest.approx(500, rel=0.01)
+    assert answers_per_s(predicted, 0.25) == pytest.approx(1000, rel=0.01)
+    assert answers_per_s(predicted[:1], 0.25) is None
+    assert answers_per_s(np.full(5, START_US), 0.0) is None

@@ -1,0 +1,52 @@
+"""What a report warns of."""
+
+from __future__ import annotations
+
+import pytest
+from support.replay_results import LATENCY, make_result
+
+from modelstream.streams.replay.findings import findings
+
+
+def titles(**changes):
+    return [(finding.level, finding.title) for finding in findings(make_result(**changes))]
+
+
+def test_nothing_is_said_where_nothing_is_wrong():
+    assert titles() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"missing": 1}, ("error", "1 event missing")),
+        ({"duplicates": 12_000}, ("error", "12,000 duplicates")),
+        ({"p99_send_delay_ms": 1.5}, ("warning", "The generator fell behind")),
+        ({"missing": None}, ("note", "Nobody could say how many events were filtered")),
+        ({"dead_letters": 3}, ("note", "3 dead letters")),
+        ({"clamped_events": 1}, ("note", "1 event out of order")),
+        ({"append_latency": LATENCY.model_copy(update={"n": 9999})}, ("note", "p99.9 of 9,999 predictions")),
+        ({"arrivals": "max", "speed": "max"}, ("note", "As fast as possible")),
+    ],
+)
+def test_each_by_itself(changes, said):
+    assert titles(**changes) == [said]
+
+
+def test_a_delay_that_is_small_against_the_latency_is_none():
+    assert titles(p99_send_delay_ms=5.0, p99_ms=51.0) == []
+    assert titles(p99_send_delay_ms=0.9, p99_ms=1.0) == []
+
+
+def test_a_backlog_of_more_than_a_second_when_the_last_event_is_sent_is_one():
+    at_end = make_result().series[-1]
+    behind = at_end.model_copy(update={"lag": 4321, "answered": at_end.sent - 4321})
+    assert titles(series=(behind,)) == [("warning", "The pipeline did not keep up")]
+    assert "4,321 had no answer" in findings(make_result(series=(behind,)))[0].text
+    assert titles(series=(behind,), arrivals="max") == [("note", "As fast as possible")]
+    assert titles(series=(behind.model_copy(update={"sent": 19_999}), at_end)) == []
+
+
+def test_the_worst_comes_first():
+    levels = [level for level, _ in titles(missing=1, p99_send_delay_ms=9.0, dead_letters=1)]
+    assert levels == ["error", "warning", "note"]

@@ -1,0 +1,157 @@
+"""Runs under a virtual clock: boundaries by hand, the same each time, and the predictions of `simulate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from support.onnx_factory import affine, write_model
+
+from modelstream.models.errors import ConfigError
+from modelstream.streams.pipeline import Pipeline, filter_events, infer
+from modelstream.streams.replay.costs import Costs, Line, measure_costs, read_costs
+from modelstream.streams.replay.offline import OfflineRun, run_offline
+
+NOTHING = Line()
+MS = 1e-3
+
+
+@pytest.fixture
+def make_pipeline(tmp_path: Path) -> Callable[..., Pipeline]:
+    write_model(tmp_path / "models", "weigh", affine([1.0, 2.0]), '[inputs.x]\nfield = "x"\n')
+
+    def make(flight_record: bool = False, **batch: Any) -> Pipeline:
+        pipeline = Pipeline("p", {"topic": "in", "event_id": "id", "event_time": "at"}, folder=tmp_path)
+        pipeline = pipeline.then("known", filter_events(present=["x"])).then("weigh", infer(["weigh"], batch=batch))
+        return pipeline.to("out", flight_record=flight_record)
+
+    return make
+
+
+def records(n: int) -> list[bytes | None]:
+    return [orjson.dumps({"id": i, "at": 0, "x": [i, 1]}) for i in range(n)]
+
+
+def run(
+    pipeline: Pipeline, due_ms: list[float], line: Line, values: list[bytes | None] | None = None, **costs: Any
+) -> OfflineRun:
+    due_us = (np.array(due_ms) * 1000).astype(np.int64)
+    given = {"fetch": NOTHING, "decode": NOTHING, "produce": NOTHING, **costs}
+    values = records(len(due_ms)) if values is None else values
+    stages = {"known": NOTHING, "weigh": line}
+    return run_offline(pipeline.build(), values, [b"k"] * len(values), due_us, Costs(stages=stages, **given))
+
+
+def sizes_and_reasons(found: OfflineRun) -> list[tuple[int, str]]:
+    return [(batch.n_rows, batch.reason) for batch in found.batches]
+
+
+def test_what_comes_while_a_batch_is_computed_is_the_next_one(make_pipeline: Callable[..., Pipeline]) -> None:
+    found = run(make_pipeline(max_size=2), [0, 0.5, 0.7, 0.8, 2.5, 9], Line(fixed_s=1 * MS))
+    assert sizes_and_reasons(found) == [(1, "idle"), (2, "full"), (1, "idle"), (1, "idle"), (1, "idle")]
+    assert found.latency_s * 1000 == pytest.approx([1, 1.5, 1.3, 2.2, 1.5, 1])
+    assert found.seconds * 1000 == pytest.approx(10)
+    assert [batch.finished_s * 1000 for batch in found.batches] == pytest.approx([1, 2, 3, 4, 10])
+
+
+def test_costs_around_the_model_and_the_linger_count(make_pipeline: Callable[..., Pipeline]) -> None:
+    found = run(
+        make_pipeline(), [0, 0.25, 20], Line(fixed_s=1 * MS, per_row_s=0.5 * MS),
+        fetch=Line(fixed_s=0.25 * MS), decode=Line(per_row_s=0.125 * MS), produce=Line(fixed_s=0.125 * MS),
+        path_in_s=1 * MS, linger_s=5 * MS, path_out_s=2 * MS,
+    )  # fmt: skip
+    # There at 1 ms, computed until 3; the second waits for the first, and goes with it when the linger is over.
+    assert found.latency_s * 1000 == pytest.approx([10, 9.75, 10])
+
+
+def test_a_wait_ends_by_its_deadline_or_by_a_full_batch(make_pipeline: Callable[..., Pipeline]) -> None:
+    found = run(make_pipeline(max_size=3, max_wait_ms=5), [0, 1, 20, 21, 22], Line(fixed_s=1 * MS))
+    assert sizes_and_reasons(found) == [(2, "deadline"), (3, "full")]
+    assert found.latency_s * 1000 == pytest.approx([6, 5, 3, 2, 1])
+
+
+def test_batches_in_flight_overlap_and_come_in_their_order(make_pipeline: Callable[..., Pipeline]) -> None:
+    line, due_ms = Line(fixed_s=1 * MS, per_row_s=1 * MS), [0, 0.5, 0.6, 0.7]
+    alone = run(make_pipeline(), due_ms, line)
+    assert alone.latency_s * 1000 == pytest.approx([2, 5.5, 5.4, 5.3])
+    two = make_pipeline(in_flight=2)
+    threads = two.build().threads
+    found = run(two, due_ms, line)
+    if threads > 1:
+        assert sizes_and_reasons(found) == [(1, "idle"), (1, "idle"), (2, "idle")]
+        assert found.latency_s * 1000 == pytest.approx([2, 2, 4.4, 4.3])
+    assert [position for position, _ in found.predictions] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("batch", [{}, {"max_size": 7}, {"in_flight": 2}, {"target_p99_ms": 20, "max_wait_ms": 1}])
+def test_runs_are_equal_and_predict_as_simulate_does(
+    make_pipeline: Callable[..., Pipeline], batch: dict[str, Any]
+) -> None:
+    values = [*records(300), b"{", None, b'{"id": 1, "at": 0}', b'{"id": 2, "at": 0, "x": [1]}', *records(3)]
+    due_ms = np.sort(np.random.default_rng(1).exponential(20, len(values))).tolist()
+    pipeline = make_pipeline(flight_record=True, **batch)
+    line = Line(fixed_s=0.3 * MS, per_row_s=0.01 * MS)
+    first, second = (run(pipeline, due_ms, line, values) for _ in range(2))
+    assert first.batches == second.batches
+    assert len({batch.n_rows for batch in first.batches}) > 2
+    assert (first.predictions, first.dead_letters) == (second.predictions, second.dead_letters)
+    assert np.array_equal(first.latency_s, second.latency_s, equal_nan=True)
+
+    simulated = pipeline.simulate(values)
+    assert [orjson.loads(value) for _, value in first.predictions] == [
+        {**record, "key": "k"} for record in simulated.predictions
+    ]
+    told = ("offset", "stage", "reason", "detail", "exception")
+    assert [[letter[name] for name in told] for letter in first.dead_letters] == [
+        [letter[name] for name in told] for letter in simulated.dead_letters
+    ]
+    assert (first.n_filtered, len(first.dead_letters)) == (1, 3)
+    assert np.isnan(first.latency_s).sum() == 4
+    assert np.isnan(first.answered_s).sum() == 1
+
+
+def test_all_at_once_come_in_full_batches(make_pipeline: Callable[..., Pipeline]) -> None:
+    costs = Costs(fetch=NOTHING, decode=NOTHING, stages={"known": NOTHING, "weigh": Line(fixed_s=1.0)}, produce=NOTHING)
+    found = run_offline(make_pipeline(max_size=10).build(), records(40), [None] * 40, None, costs)
+    assert sizes_and_reasons(found) == [(10, "full")] * 4
+    assert found.seconds == 4.0
+
+
+def test_no_events_take_no_time(make_pipeline: Callable[..., Pipeline]) -> None:
+    found = run(make_pipeline(), [], NOTHING)
+    assert (found.predictions, found.batches, found.seconds) == ([], [], 0.0)
+
+
+def test_costs_are_those_of_the_clock(make_pipeline: Callable[..., Pipeline]) -> None:
+    now_s = 0.0
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += 0.001
+        return now_s
+
+    costs = measure_costs(make_pipeline().build(), records(100), [None] * 100, clock)
+    assert set(costs.stages) == {"known", "weigh"}
+    for line in (costs.decode, *costs.stages.values()):
+        assert line.seconds(64) == pytest.approx(0.001)
+
+
+def test_costs_are_kept_in_a_file(tmp_path: Path) -> None:
+    costs = Costs(decode=Line(per_row_s=1e-6), stages={"a": Line(fixed_s=0.1)}, produce=NOTHING, linger_s=0.005)
+    file = tmp_path / "costs.json"
+    file.write_bytes(costs.to_json())
+    assert read_costs(file, ["a"]) == costs
+    with pytest.raises(ConfigError, match=r"costs.json: has the costs of stages \['a'\], and the pipeline has \['b'\]"):
+        read_costs(file, ["b"])
+    file.write_text('{"decode": {"fixed_s": -1}}')
+    with pytest.raises(ConfigError, match=r"costs.json: decode.fixed_s: .*greater than or equal to 0"):
+        read_costs(file, ["a"])
+    file.write_text("{")
+    with pytest.raises(ConfigError, match="is no JSON"):
+        read_costs(file, ["a"])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_costs(tmp_path / "none.json", ["a"])

@@ -1,0 +1,139 @@
+"""The report of a replay: all that was measured, in one file that any browser shows."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from support.replay_results import make_result
+
+from modelstream.models.errors import ConfigError
+from modelstream.streams.replay.report import Origin, require_libraries, to_html, write_report
+
+ORIGIN = Origin(
+    "modelstream replay p.yaml '<b>.ndjson' --redis rediss://me:geheim@host:1/0",
+    "pipeline: <p>\nredis: redis://:geheim@host\n",
+    '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><rect width="40" height="20"/></svg>',
+)
+PLOTS = ["percentiles", "latency", "throughput", "lag", "cpu", "memory", "sizes-0", "reasons-0"]
+#: The colour of first lines, light and dark.
+FIRST = {"light": (0x25, 0x63, 0xB8), "dark": (0x6E, 0xA4, 0xF2)}
+
+
+class Outline(HTMLParser):
+    """What a test looks at: ids, addresses, and which elements are open at the end."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.addresses, self.scripts, self.open = [], [], 0, []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.ids += [value for name, value in attributes if name == "id"]
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+        self.scripts += tag == "script"
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if self.open and tag not in ("meta", "link", "img", "br"):
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_it_is_one_file_without_scripts_whose_ids_are_its_own():
+    outline = Outline(to_html(make_result(), ORIGIN))
+    assert outline.open == []
+    assert [name for name, n in Counter(outline.ids).items() if n > 1] == []
+    assert [name for name in outline.ids if name.startswith("plot-")] == [f"plot-{name}" for name in PLOTS]
+    assert {address.split(",")[0] for address in outline.addresses if address[0] != "#"} == {
+        "data:", "data:image/svg+xml;base64",
+    }  # fmt: skip
+    assert {address[1:] for address in outline.addresses if address[0] == "#"} <= set(outline.ids)
+    assert outline.scripts == 0
+
+
+def test_what_others_wrote_is_text_and_passwords_are_left_out():
+    text = to_html(make_result(file="<i>.ndjson", dead_letters=2), ORIGIN)
+    assert "<i>" not in text
+    assert "&lt;i&gt;.ndjson" in text
+    assert "<b>" not in text
+    assert "geheim" not in text
+    assert "rediss://me:***@host:1/0" in text
+    assert "2 dead letters." in text
+
+
+def test_what_was_not_measured_is_left_out_or_a_dash():
+    text = to_html(
+        make_result(
+            p50_ms=None, p90_ms=None, p99_ms=None, p999_ms=None, max_ms=None, latency_curve=(), append_latency=None,
+            consumer_latency=None, series=(), stages=(), missing=None, filtered=None, mean_batch=None,
+            cpu_us_per_event=None, peak_rss_mb=None, workers=None, answers_per_s=None,
+        ),
+        Origin("c", "p"),
+    )  # fmt: skip
+    assert "plot-" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
+    assert '<dd class="value">–</dd>' in text
+
+
+@pytest.mark.parametrize("name", ["matplotlib", "jinja2"])
+def test_a_library_that_is_not_there_is_named(monkeypatch, tmp_path, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=rf"^--report: needs {name}: pip install 'modelstream\[report\]'"):
+        require_libraries()
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"gone/r\.html: cannot be written: No such file"):
+        write_report(tmp_path / "gone" / "r.html", make_result(), ORIGIN)
+
+
+LOOK = """
+[...document.querySelectorAll("figure")].map(figure => {
+  const svg = [...figure.querySelectorAll("svg")].find(one => one.getBoundingClientRect().width > 0);
+  const box = svg.getBoundingClientRect();
+  return [figure.id, box.left + scrollX, box.top + scrollY, box.right + scrollX, box.bottom + scrollY,
+          svg.querySelectorAll("text").length];
+})
+"""
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (375, "dark")])
+def test_a_browser_shows_every_plot_and_has_nothing_to_complain_of(browser, tmp_path, width, scheme):
+    file = tmp_path / "report.html"
+    write_report(file, make_result(missing=1), ORIGIN)
+
+    async def look(page):
+        await page.open(file, width=width, scheme=scheme)
+        boxes, picture = await page.evaluate(LOOK), await page.screenshot()
+        rows = await page.evaluate(
+            "document.querySelectorAll('details').forEach(one => one.open = true),"
+            "document.querySelectorAll('#plot-latency tbody tr').length"
+        )
+        scroll_width = await page.evaluate("document.documentElement.scrollWidth")
+        return boxes, picture, rows, scroll_width, page.complaints, page.requests, await page.pdf()
+
+    boxes, picture, rows, scroll_width, complaints, requests, pdf = browser.run(look)
+
+    assert complaints == []
+    assert {url.partition(":")[0] for url in requests} == {"file", "data"}
+    assert scroll_width == width
+    assert [box[0] for box in boxes] == [f"plot-{name}" for name in PLOTS]
+    pixels = np.asarray(picture, np.int16)
+    for name, left, top, right, bottom, n_texts in boxes:
+        part = pixels[int(top) : int(bottom), int(left) : int(right)]
+        drawn = (np.abs(part - np.array(FIRST[scheme], np.int16)).max(axis=2) < 24).sum()
+        assert drawn > 200, name
+        assert len(np.unique(part.reshape(-1, 3), axis=0)) > 20, name  # more than a box: text and lines
+        assert n_texts > 3, name
+        assert right - left > 250, name
+    assert rows == len(make_result().series)
+    assert pdf.startswith(b"%PDF")
