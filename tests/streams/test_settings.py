@@ -12,8 +12,8 @@ import pytest
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
 from modelstream.models.errors import ConfigError
-from modelstream.streams.overrides import apply_overrides
 from modelstream.streams.broker_settings import LASTING
+from modelstream.streams.overrides import apply_overrides
 from modelstream.streams.settings import BrokerSettings, EngineLimits, bootstrap_problem
 
 SASL = {
@@ -181,6 +181,7 @@ class TestBroker:
         assert config.pop("oauth_cb") == settings.tokens.for_librdkafka
         assert config == {
             "bootstrap.servers": "kafka:9092",
+            **LASTING,
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "OAUTHBEARER",
         }
