@@ -46,9 +46,7 @@ def refusal(error: KafkaError, settings: BrokerSettings, group: str, session_tim
             "group.min.session.timeout.ms and group.max.session.timeout.ms, by default 6 s and 30 minutes",
         )
     if isinstance(error, GroupAuthorizationFailedError):
-        return BrokerRefused(
-            settings.bootstrap, f"no right to READ group {group!r}; an ACL of the broker must allow it"
-        )
+        return BrokerRefused(settings.bootstrap, f"may not READ group {group!r}; an ACL of the broker must allow it")
     return BrokerUnavailable(settings.bootstrap, f"the group {group!r} does not take this worker: {error}")
 
 
