@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a script: Python has put this folder on the path, not the one above
     sys.path[0] = str(ROOT)
 
+from benchmarks.batching_files import write_results  # noqa: E402
 from benchmarks.batching_jobs import JOBS, Job, WrongOutput, make_job  # noqa: E402
 from benchmarks.batching_load import LoadRun, poisson_arrivals, run_load, saturate  # noqa: E402
 from benchmarks.batching_report import (  # noqa: E402
@@ -25,8 +26,6 @@ from benchmarks.batching_report import (  # noqa: E402
     missed,
     print_tables,
     summarise,
-    write_csv,
-    write_svg,
 )
 from benchmarks.report import describe_environment  # noqa: E402
 
@@ -130,17 +129,17 @@ class _Names(click.ParamType):
         return list(dict.fromkeys(names))
 
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-
-
 @click.command()
 @click.option("--models", type=_Names(), help=f"Comma-separated.  [default: {','.join(JOBS)}]")
 @click.option("--quick", is_flag=True, help="A small grid and one round: a minute instead of ten.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Runs of each point; medians are reported.")
 @click.option("--duration", type=click.FloatRange(min=0.01), help="Seconds of a run.")
-@click.option("--json", "json_file", type=_FILE, help="Write the result here.")
-@click.option("--csv", "csv_file", type=_FILE, help="Write all points here.")
-@click.option("--svg", "svg_file", type=_FILE, help="Draw the latencies here.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write batching.csv, .md and .svg into this folder; models that are not run keep what stands there.",
+)
 @click.option("--check", is_flag=True, help="Exit with 1, and say what was missed, where a verdict is not: holds.")
 def main(
     models: list[str] | None,
@@ -148,8 +147,7 @@ def main(
     rounds: int | None,
     duration: float | None,
     json_file: Path | None,
-    csv_file: Path | None,
-    svg_file: Path | None,
+    results: Path | None,
     check: bool,
 ) -> None:
     """Say whether `target_p99_ms: 20` holds wherever a static size and wait can, and what it costs at saturation.
@@ -177,10 +175,8 @@ def main(
     if json_file:
         result = {**summary, "plan": asdict(plan), "environment": describe_environment("none")}
         json_file.write_text(json.dumps(result, indent=2) + "\n")
-    if csv_file:
-        write_csv(csv_file, points)
-    if svg_file:
-        write_svg(svg_file, points)
+    if results:
+        write_results(results, points)
     if check and (what := missed(summary)):
         raise click.ClickException(what)
 

@@ -1,21 +1,18 @@
-"""What is told of the batching benchmark: a verdict for each model and load, tables, CSV and a drawing."""
+"""What is told of the batching benchmark: a verdict for each model and load, and the table of them."""
 
 from __future__ import annotations
 
-import csv
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from benchmarks.batching_load import LoadRun
-from benchmarks.svg_plot import Panel, Series, draw
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["TARGET_MS", "Point", "missed", "print_tables", "summarise", "write_csv", "write_svg"]
+__all__ = ["TARGET_MS", "Point", "missed", "print_tables", "summarise", "table_rows"]
 
 TARGET_MS = 20.0
 
@@ -156,15 +153,14 @@ def _kept_up(runs: Sequence[LoadRun]) -> bool:
     return 2 * sum(run.kept_up for run in runs) > len(runs)
 
 
-def print_tables(summary: dict[str, Any]) -> None:
-    """Print a table of verdicts, a row for each model and load, to stdout."""
-    table = Table(title=f"target_p99_ms: {TARGET_MS:g} against static sizes × waits; latency in ms, medians of runs")
-    for title in ("model", "load", "p50", "p99", "rows", "best static", "p50", "p99", "static that hold", "verdict"):
-        table.add_column(title, justify="left" if title in ("model", "best static", "verdict") else "right")
+def table_rows(summary: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Return the titles and rows of a table of verdicts, a row for each model and load."""
+    titles = ("model", "load", "p50", "p99", "rows", "best static", "p50", "p99", "static that hold", "verdict")
+    rows = []
     for name, model in summary["models"].items():
         for cell in model["cells"]:
             found, best = cell["target"], cell["best_static"]
-            table.add_row(
+            rows.append((
                 name,
                 f"{cell['load']:.0%}",
                 f"{found['p50_ms']:.2f}",
@@ -175,40 +171,23 @@ def print_tables(summary: dict[str, Any]) -> None:
                 f"{best['p99_ms']:.2f}",
                 f"{cell['static_that_hold']} of {cell['static']}",
                 "holds" if cell["holds"] else "late" if cell["static_that_hold"] else "late, as all are",
-            )
+            ))  # fmt: skip
         saturation = model["saturation"]
-        table.add_row(
+        rows.append((
             name, "all it can", "", f"{saturation['target_events_per_s']:,}/s", "", saturation["best_static"], "",
             f"{saturation['best_static_events_per_s']:,}/s", f"ratio {saturation['ratio']:.3f}",
-            "holds" if saturation["ok"] else f"below {_LEAST_SATURATION}", end_section=True,
-        )  # fmt: skip
+            "holds" if saturation["ok"] else f"below {_LEAST_SATURATION}",
+        ))  # fmt: skip
+    return titles, rows
+
+
+def print_tables(summary: Mapping[str, Any]) -> None:
+    """Print the table of verdicts to stdout."""
+    titles, rows = table_rows(summary)
+    table = Table(title=f"target_p99_ms: {TARGET_MS:g} against static sizes × waits; latency in ms, medians of runs")
+    for title in titles:
+        table.add_column(title, justify="left" if title in ("model", "best static", "verdict") else "right")
+    for row in rows:
+        table.add_row(*row, end_section=row[1] == "all it can")
     # Wide enough for the table where stdout is a file and has no width.
     Console(width=None if sys.stdout.isatty() else 130).print(table)
-
-
-def write_csv(file: Path, points: Sequence[Point]) -> None:
-    """Write all runs under load, one a line."""
-    with file.open("w", newline="", encoding="utf-8") as out:
-        rows = csv.writer(out)
-        rows.writerow(["model", "policy", "max_size", "max_wait_ms", "load", "p50_ms", "p99_ms", "rows", "kept_up"])
-        for point in points:
-            for load, runs in point.runs.items():
-                for run in runs:
-                    measures = [round(run.p50_ms, 3), round(run.p99_ms, 3), round(run.mean_rows, 1), run.kept_up]
-                    rows.writerow([point.model, point.policy, point.max_size, point.max_wait_ms, load, *measures])
-
-
-def write_svg(file: Path, points: Sequence[Point]) -> None:
-    """Draw p99 by load, a panel for each model: the target as a line, all static policies as dots."""
-    panels = []
-    for model in _models(points):
-        target, *grid = [point for point in points if point.model == model]
-        series = [
-            Series("static size × wait, p99", "#b0b0b0", [(load, point.at(load)["p99_ms"]) for load in point.runs])
-            for point in grid
-        ]
-        for measure, colour in (("p50_ms", "#7fb2e5"), ("p99_ms", "#1f5fa8")):
-            name = f"target_p99_ms: {TARGET_MS:g}, {measure[:3]}"
-            series.append(Series(name, colour, [(load, target.at(load)[measure]) for load in target.runs], line=True))
-        panels.append(Panel(model, series))
-    file.write_text(draw(panels, x_label="load, share of capacity", y_label="latency, ms", limit=TARGET_MS))

@@ -50,6 +50,7 @@ SYSTEMS = {
     "quix": System("benchmarks.systems.quix", part=4, environment="quix"),
     "quix-sink": System("benchmarks.systems.quix_sink", part=2, environment="quix"),
     "bytewax": System("benchmarks.systems.bytewax_flow", environment="bytewax"),
+    "mlserver": System("benchmarks.systems.mlserver_calls", environment="mlserver"),
     "kafka-streams": System("benchmarks.systems.kafka_streams", jars="kafka-streams"),
     "kafka-streams-batch": System("benchmarks.systems.kafka_streams_batch", jars="kafka-streams"),
 }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from modelstream.models.contract import Column
 
-__all__ = ["ABSOLUTE_TOLERANCE", "RELATIVE_TOLERANCE", "Disagreement", "find_disagreement"]
+__all__ = ["ABSOLUTE_TOLERANCE", "RELATIVE_TOLERANCE", "Disagreement", "find_disagreement", "largest_difference"]
 
 #: Kernels sum in another order for another batch size. Relative to the largest of the rows' values, because what is
 #: left after a cancellation is as inexact as what was cancelled.
@@ -74,6 +74,32 @@ def find_disagreement(
             row = int(np.flatnonzero(~same)[0])
             return Disagreement(field, row, singles[row][0], ours[row])
     return None
+
+
+def largest_difference(alone: Sequence[Mapping[str, Column]], together: Mapping[str, Column]) -> float:
+    """Return the most that a number of a row differs alone and among others; 0 where all have the same bits.
+
+    Parameters
+    ----------
+    alone, together
+        As for `find_disagreement`, which found none.
+
+    Examples
+    --------
+    >>> alone = [{"value": np.array([1.0])}, {"value": np.array([np.nan])}]
+    >>> largest_difference(alone, {"value": np.array([1.0, np.nan])})
+    0.0
+    >>> largest_difference(alone, {"value": np.array([1.0 + 2**-52, np.nan])}) == 2**-52
+    True
+    """
+    largest = 0.0
+    for field, column in together.items() if alone else ():
+        if isinstance(column, np.ndarray) and column.dtype.kind == "f":
+            ours = np.concatenate([one[field] for one in alone])
+            with np.errstate(invalid="ignore"):
+                differences = np.abs(np.subtract(column, ours, dtype=np.float64))
+            largest = max(largest, float(np.nanmax(differences, initial=0.0)))
+    return largest
 
 
 def _take(column: Column, rows: Sequence[int]) -> Column:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modelstream.models.agreement import find_disagreement
+from modelstream.models.agreement import find_disagreement, largest_difference
 from modelstream.models.contract import Column, FieldSpec, ModelContract
 from modelstream.models.edges import EdgeResult, Outcome, edges_of, predict_alone, try_among, try_edge
 from modelstream.models.errors import InferenceError
@@ -16,7 +16,7 @@ from modelstream.models.loading import load_model
 from modelstream.models.onnx_model import OnnxModel
 from modelstream.models.outputs import non_finite_rows
 from modelstream.models.pricing import PRICE_SIZES, Price, measure_price
-from modelstream.models.probe import probed_fields, random_columns, random_rows
+from modelstream.models.probe import probed_fields, random_columns, random_rows, take_rows
 
 __all__ = ["CheckReport", "NonFiniteResult", "check_model"]
 
@@ -24,6 +24,9 @@ __all__ = ["CheckReport", "NonFiniteResult", "check_model"]
 _TIMEOUT_S = 10.0
 
 _EDGE_ROWS = 4
+
+#: Batches in which rows are compared bit by bit: kernels take four, eight or sixteen rows together, and the rest apart.
+_BATCH_SIZES = (2, 3, 4, 7, 8, 16, 33)
 
 #: Values in the largest call that is measured: with their copies some 500 MB.
 _MAX_VALUES = 20_000_000
@@ -68,6 +71,9 @@ class CheckReport:
         What it ran on.
     n_rows : int
         Random rows that were predicted alone and together.
+    row_difference : float or None
+        The most by which a number of a row differs alone and in batches of several sizes, 0 where its bits are always
+        the same; None where the rows do not agree, or could not be predicted.
     edges : tuple of EdgeResult
         What it made of the edges.
     non_finite : tuple of NonFiniteResult
@@ -83,6 +89,7 @@ class CheckReport:
     contract: ModelContract
     provider: str
     n_rows: int
+    row_difference: float | None
     edges: tuple[EdgeResult, ...]
     non_finite: tuple[NonFiniteResult, ...]
     price: Price | None
@@ -119,7 +126,7 @@ def check_model(
     guarded = model.with_timeout(_TIMEOUT_S)
     fields = probed_fields(model.contract.inputs, model.contract.examples)
     rng = np.random.default_rng(0)
-    problem = _check_rows(guarded, fields, n_rows, rng)
+    problem, row_difference = _check_rows(guarded, fields, n_rows, rng)
     edges = tuple(
         try_edge(guarded, fields, edge, _EDGE_ROWS, rng) for edge in edges_of(fields, model.contract.examples)
     )
@@ -137,6 +144,7 @@ def check_model(
         contract=model.contract,
         provider=provider,
         n_rows=n_rows,
+        row_difference=row_difference,
         edges=edges,
         non_finite=non_finite,
         price=price,
@@ -155,22 +163,33 @@ def _told(where: str, problem: str) -> str:
     return f"{where}: {problem}" if problem else ""
 
 
-def _check_rows(model: OnnxModel, fields: Mapping[str, FieldSpec], n_rows: int, rng: np.random.Generator) -> str:
-    """Return how a random row's prediction depends on the others, or the empty string."""
+def _check_rows(
+    model: OnnxModel, fields: Mapping[str, FieldSpec], n_rows: int, rng: np.random.Generator
+) -> tuple[str, float | None]:
+    """Return how a random row's prediction depends on the others, or the empty string; and the largest difference."""
     columns = random_rows(fields, model.contract.examples, n_rows, rng)
     try:
         together = model.predict(columns, n_rows)
     except InferenceError as error:
-        return f"fails on {n_rows} random rows: {error.problem}"
+        return f"fails on {n_rows} random rows: {error.problem}", None
     alone: list[Mapping[str, Column]] = []
     for outcome in predict_alone(model, columns, n_rows):
         if isinstance(outcome, InferenceError):
-            return f"fails on random row {len(alone)} alone: {outcome.problem}"
+            return f"fails on random row {len(alone)} alone: {outcome.problem}", None
         alone.append(outcome)
     found = find_disagreement(alone, together)
-    if found is None:
-        return ""
-    return f"random row {found.row}: {found.field} is {found.alone} alone and {found.together} in a batch of {n_rows}"
+    if found is not None:
+        told = f"random row {found.row}: {found.field} is {found.alone} alone and {found.together}"
+        return f"{told} in a batch of {n_rows}", None
+    difference = largest_difference(alone, together)
+    for size in _BATCH_SIZES:
+        for start in range(0, n_rows - size + 1, size):
+            try:
+                part = model.predict(take_rows(columns, start, start + size), size)
+            except InferenceError as error:
+                return f"fails on {size} random rows: {error.problem}", None
+            difference = max(difference, largest_difference(alone[start : start + size], part))
+    return "", difference
 
 
 def _try_non_finite(

@@ -25,6 +25,10 @@ _FIRST_CALLS, _CALLS_PER_FIT = 64, 8
 #: the fixed cost is a guess, and a batcher that follows it to 1 row would lose what batching gives.
 _REACH = 8
 
+#: A size class tells what a row costs by its last calls, so many, the latest of them so many calls ago at most: what is
+#: dear now may be so because something else is in the processor's cache.
+_TELLING_CALLS, _FRESH_CALLS = 5, 256
+
 #: The least weight of a size class. One that was not seen for long no longer tells how fast the model is, but still
 #: tells rows from calls where nothing newer does.
 _LEAST_WEIGHT = 1e-6
@@ -33,8 +37,8 @@ _LEAST_WEIGHT = 1e-6
 class CostModel:
     """An online fit of t(n) = b + a·n, in seconds, that forgets, and that a descheduled thread does not mislead.
 
-    Calls are kept by size class (1, 2-3, 4-7, 8-15, … rows); the line goes through the median of each class, weighted
-    by the relative error, since the noise of a measured time grows with the time.
+    Calls are kept by size class (1, 2, 3-4, 5-8, 9-16, … rows); the line goes through the median of each class,
+    weighted by the relative error, since the noise of a measured time grows with the time.
 
     It has no clock and no lock: one thread at a time observes and asks.
 
@@ -76,7 +80,7 @@ class CostModel:
         if n_rows < 1 or not 0 <= seconds < math.inf:
             return
         self._n_observed += 1
-        size = n_rows.bit_length()
+        size = _size_class(n_rows)
         known = self._classes.get(size)
         if known is None:
             known = self._classes[size] = _SizeClass()
@@ -136,6 +140,35 @@ class CostModel:
         knee = math.ceil(fixed_s / per_row_s - 1e-9) if fixed_s > 0 else 1
         return max(1, knee, math.ceil(self._smallest / _REACH))
 
+    def worthwhile(self, least_rows: int, most_rows: int, tolerance: float) -> int:
+        """Return how many rows a call should have at most: where rows are cheapest, or where that is still to be seen.
+
+        The line cannot tell it: where a call's data leaves the processor's cache, each of its rows takes longer.
+
+        Parameters
+        ----------
+        least_rows, most_rows : int
+            The range that is of interest.
+        tolerance : float
+            A share of the least time for a row, by which it may be exceeded.
+
+        Returns
+        -------
+        int
+            `most_rows`, or a smaller power of two: the last size class before one with dearer rows, or before that the
+            first one that was not measured lately, a few times at least.
+        """
+        best_s = math.inf
+        for size in range(_size_class(least_rows), _size_class(most_rows) + 1):
+            known = self._classes.get(size)
+            if known is None or not known.tells(self._n_observed):
+                return min(most_rows, 1 << size)
+            row_s = known.row_s()
+            if row_s > best_s * (1 + tolerance):
+                return 1 << size - 1
+            best_s = min(best_s, row_s)
+        return most_rows
+
     def _fit(self) -> None:
         """Put the line through the medians; least squares of the relative errors, neither coefficient negative."""
         n_new = self._n_observed - self._n_fitted
@@ -164,20 +197,27 @@ class CostModel:
         self._fixed_s, self._per_row_s = fixed, slope
 
 
+def _size_class(n_rows: int) -> int:
+    """Return the exponent of the least power of two that is not below."""
+    return (n_rows - 1).bit_length()
+
+
 class _SizeClass:
     """The last calls of one size class, and when the last one was."""
 
-    __slots__ = ("_last", "_medians", "_rows", "_seconds")
+    __slots__ = ("_last", "_medians", "_row_s", "_rows", "_seconds")
 
     def __init__(self) -> None:
         self._rows: deque[int] = deque(maxlen=_KEPT_CALLS)
         self._seconds: deque[float] = deque(maxlen=_KEPT_CALLS)
+        self._row_s: deque[float] = deque(maxlen=_TELLING_CALLS)
         self._last = 0
         self._medians: tuple[float, float] | None = None
 
     def add(self, n_rows: int, seconds: float, now: int) -> None:
         self._rows.append(n_rows)
         self._seconds.append(seconds)
+        self._row_s.append(seconds / n_rows)
         self._last = now
         self._medians = None
 
@@ -186,6 +226,12 @@ class _SizeClass:
         if self._medians is None:
             self._medians = float(median(self._rows)), median(self._seconds)
         return self._medians
+
+    def row_s(self) -> float:
+        return median(self._row_s)
+
+    def tells(self, now: int) -> bool:
+        return len(self._row_s) == _TELLING_CALLS and now - self._last < _FRESH_CALLS
 
     def weight(self, now: int) -> float:
         faded: float = 0.5 ** ((now - self._last) / _HALF_LIFE_CALLS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from modelstream.models.contract import Column
 from modelstream.operators.columns import Rows, concat_columns, select_rows
+from modelstream.operators.faults import REASONS, Fault
 from modelstream.operators.late_events import LateEvents
+from modelstream.operators.lineage import Lineage
+from modelstream.operators.model_output import ModelOutput
 
 __all__ = [
     "REASONS",
@@ -56,139 +59,6 @@ class CacheState(IntEnum):
     REDIS = 3
     #: From an equal row that was being computed, of this batch or another one.
     COALESCED = 4
-
-
-#: What rows are rejected for.
-REASONS = (
-    "undecodable",
-    "too_large",
-    "too_deep",
-    "missing_field",
-    "wrong_type",
-    "non_finite",
-    "rule",
-    "operator_failed",
-    "model_failed",
-    "model_unavailable",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why one row was rejected.
-
-    Parameters
-    ----------
-    stage : str
-        Step id of the stage that found it; ``source`` for decoding.
-    reason : str
-        One of `REASONS`, for counting and filtering: see `docs/dead-letters.md`.
-    detail : str
-        One line for a person.
-    exception : str, optional
-        Type name of the exception behind it.
-    """
-
-    stage: str
-    reason: str
-    detail: str
-    exception: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """Which record every row came from, so that its fate can be booked there.
-
-    Parameters
-    ----------
-    sources : tuple
-        The batches of records that rows came from. They are opaque here; only `streams` looks inside.
-    source_index : ndarray of int32, shape (n_rows,)
-        For each row, its source's index in `sources`.
-    record_index : ndarray of int32, shape (n_rows,)
-        For each row, its record's index within that source.
-    """
-
-    sources: tuple[Any, ...]
-    source_index: NDArray[np.int32]
-    record_index: NDArray[np.int32]
-
-    @classmethod
-    def of_source(cls, source: Any, n_rows: int) -> Lineage:
-        """Return the lineage of a batch just read: row i is record i of the one source."""
-        return cls((source,), np.zeros(n_rows, np.int32), np.arange(n_rows, dtype=np.int32))
-
-    def __len__(self) -> int:
-        return len(self.source_index)
-
-    def select(self, rows: Rows) -> Lineage:
-        """Return the lineage of some rows."""
-        return Lineage(self.sources, self.source_index[rows], self.record_index[rows])
-
-    def count_by_source(self) -> list[tuple[Any, int]]:
-        """Return each source with the number of its rows that are here, sources without rows left out."""
-        if len(self.sources) == 1:
-            return [(self.sources[0], len(self))] if len(self) else []
-        counts = np.bincount(self.source_index, minlength=len(self.sources)).tolist()
-        return [(source, count) for source, count in zip(self.sources, counts, strict=True) if count]
-
-    @classmethod
-    def concat(cls, parts: Sequence[Lineage]) -> Lineage:
-        """Return the lineage of batches put one after the other; a shared source is kept once."""
-        position: dict[int, int] = {}
-        sources: list[Any] = []
-        shifted = []
-        for part in parts:
-            index = []
-            for source in part.sources:
-                if id(source) not in position:
-                    position[id(source)] = len(sources)
-                    sources.append(source)
-                index.append(position[id(source)])
-            shifted.append(np.asarray(index, np.int32)[part.source_index])
-        return cls(tuple(sources), np.concatenate(shifted), np.concatenate([part.record_index for part in parts]))
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOutput:
-    """What one model said about every row.
-
-    Parameters
-    ----------
-    version : str, or list of str, n_rows entries
-        The model version that answered, to each row where they differ.
-    fields : mapping of str to Column
-        Output fields in the order of the model's contract, such as ``value``, or ``label`` and ``score``.
-    answered : ndarray of bool, shape (n_rows,), optional
-        Which rows it was asked about, in a cascade say; the fields hold fillers for the others. None for all.
-    """
-
-    version: str | list[str]
-    fields: Mapping[str, Column]
-    answered: NDArray[np.bool_] | None = None
-
-    def select(self, rows: Rows) -> ModelOutput:
-        """Return the answers for some rows."""
-        fields = {name: select_rows(column, rows) for name, column in self.fields.items()}
-        version = self.version if isinstance(self.version, str) else select_rows(self.version, rows)
-        return ModelOutput(version, fields, None if self.answered is None else self.answered[rows])
-
-    @classmethod
-    def concat(cls, parts: Sequence[ModelOutput]) -> ModelOutput:
-        """Return the answers for batches put one after the other; they have the same fields."""
-        first = parts[0]
-        fields = {name: concat_columns([part.fields[name] for part in parts]) for name in first.fields}
-        version: Any = first.version
-        if not isinstance(version, str):
-            version = concat_columns([part.version for part in parts])  # type: ignore[misc]
-        if all(part.answered is None for part in parts):
-            return cls(version, fields)
-        return cls(version, fields, np.concatenate([part._answered_mask() for part in parts]))
-
-    def _answered_mask(self) -> NDArray[np.bool_]:
-        if self.answered is not None:
-            return self.answered
-        return np.ones(len(next(iter(self.fields.values()))), np.bool_)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,8 @@ class BatchStatistics:
         The fitted cost: what a batch takes, and what each of its rows adds, in microseconds.
     mode : BatchMode or None
         What batches are made for; None without a target.
+    padding_waste : float or None
+        Share of fillers among all values that the models were given of rows of different lengths; None without such.
     """
 
     batches: dict[CloseReason, int] = field(default_factory=lambda: dict.fromkeys(CloseReason, 0))
@@ -104,6 +106,7 @@ class BatchStatistics:
     fixed_us: float = 0.0
     per_row_us: float = 0.0
     mode: BatchMode | None = None
+    padding_waste: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as plain values, for JSON: histograms as counts by upper bound."""
@@ -122,4 +125,5 @@ class BatchStatistics:
             "fixed_us": round(self.fixed_us, 3),
             "per_row_us": round(self.per_row_us, 4),
             "mode": self.mode and str(self.mode),
+            "padding_waste": self.padding_waste and round(self.padding_waste, 4),
         }

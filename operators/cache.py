@@ -23,6 +23,7 @@ from modelstream.operators.columns import select_rows
 from modelstream.operators.guarded_store import GuardedStore, Store, StoreNews
 from modelstream.operators.infer import Infer, ModelInputs, ScoringModel
 from modelstream.operators.memory_cache import MemoryCache
+from modelstream.operators.padding import PaddingCounters
 from modelstream.operators.stage_clock import Clock, Pace, thread_clock
 from modelstream.operators.write_behind import WriteBehind, Written
 
@@ -127,6 +128,11 @@ class CachedInfer:
     def models(self) -> tuple[ScoringModel, ...]:
         """The models, in the order of their answers."""
         return self._infer.models
+
+    @property
+    def padding(self) -> PaddingCounters:
+        """What was padded so far, of all models."""
+        return self._infer.padding
 
     def __call__(self, batch: EventBatch) -> EventBatch:
         """Add an output for each model; none if every row was rejected. `cache_states` says where they come from.

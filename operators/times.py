@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
+from operator import sub
 from typing import Any
 
 import numpy as np
@@ -133,11 +134,11 @@ def format_times(times: NDArray[np.datetime64]) -> list[str]:
     >>> format_times(np.array(["2013-01-01T10:15", "2013-01-01T10:15:00.25"], "datetime64[ms]"))
     ['2013-01-01T10:15:00Z', '2013-01-01T10:15:00.250000Z']
     """
-    starts = np.flatnonzero(np.append(True, times[1:] != times[:-1]))
+    starts = [0, *(np.flatnonzero(times[1:] != times[:-1]) + 1).tolist()]
     # Times come in runs: brokers stamp milliseconds, schedules have minutes. Below two a run it does not pay.
     if len(starts) * 2 > len(times):
         return _format_each(times)
-    lengths = np.diff(starts, append=len(times)).tolist()
+    lengths = map(sub, [*starts[1:], len(times)], starts)
     return list(chain.from_iterable(map(repeat, _format_each(times[starts]), lengths)))
 
 

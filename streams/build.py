@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +65,8 @@ class BuiltPipeline:
         Events with the models' answers to prediction records.
     models : tuple of OnnxModel
         The models of all stages, with the versions that the references came out as.
+    answers : mapping of str to OutputSchema
+        What the predictions say, as far as it is known before there is one.
     """
 
     spec: PipelineSpec
@@ -72,6 +74,7 @@ class BuiltPipeline:
     stages: tuple[BuiltStage, ...]
     encoder: PredictionEncoder
     models: tuple[OnnxModel, ...]
+    answers: Mapping[str, OutputSchema]
 
     @property
     def threads(self) -> int:
@@ -141,6 +144,7 @@ def build(spec: PipelineSpec, folder: Path, models_dir: Path, redis_url: str | N
         stages=tuple(BuiltStage(stage.id, operators[i]) for i, stage in enumerate(spec.stages)),
         encoder=PredictionEncoder(_seed_text(spec, operators.values(), infers)),
         models=loader.models,
+        answers=answers,
     )
 
 

@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from faust.types import TP
 
 from modelstream.models.errors import BrokerUnavailable, ConfigError
+from modelstream.streams.group import Expulsions
 from modelstream.streams.group_metadata import group_metadata, require_known_layout
 from modelstream.streams.transactions import TransactionalDelivery, TransactionFailed
 
@@ -87,6 +88,7 @@ class ExactlyOnce:
         #: Since when no transaction has succeeded, and how many have failed in a row.
         self._failing_since: float | None = None
         self._n_failures = 0
+        self._expulsions = Expulsions(app.settings, app.conf.id)
 
     def stats(self) -> dict[str, int]:
         """Return how many transactions this worker has committed and aborted, and the rows of the open one."""
@@ -242,6 +244,7 @@ class ExactlyOnce:
                 consumer.ledger.confirm(tp, offset)
             self._n_committed += 1
             self._failing_since, self._n_failures = None, 0
+            self._expulsions.forget()
             await self._run(self._delivery.open)
             return True
 
@@ -249,6 +252,8 @@ class ExactlyOnce:
         epoch = self._app.consumer.give_up()
         # First: a transaction that stays open holds up whoever reads committed records.
         await self._reset_until_it_works()
+        if error.is_expelled:
+            self._expulsions.note(error.problem)
         self._require_hope(error)
         if error.is_expelled:
             # The group tells the worker by itself; should it not, that was another's doing.

@@ -7,9 +7,11 @@ partitions that have stopped. Those are read anew once; if that does not help, t
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+from collections.abc import Coroutine, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -17,6 +19,7 @@ from mode import Service
 
 from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.broker_probe import BrokerStatus, ask_for_partitions, has_record, take_group_error
+from modelstream.streams.group import refusal, shared_out
 from modelstream.streams.watchdog import Stalled, Watchdog
 
 if TYPE_CHECKING:
@@ -35,6 +38,16 @@ _ENDS_PER_LIMIT = 4
 
 # How long a topic must be unknown to a broker that answers: one that has just started may not know all of them yet.
 _TOPIC_GRACE_S = 5.0
+
+
+# How often to ask whether the group has shared out all partitions. Only where twice in a row it has not is something
+# done: the leader sees new ones in a second.
+_UNSHARED_EVERY_S = 5.0
+
+# A rebalance waits for a member that hangs, once, as long as the group's rebalance timeout.
+_REBALANCES_PER_LIMIT = 3
+
+T = TypeVar("T")
 
 
 class Health(Service):
@@ -57,6 +70,11 @@ class Health(Service):
         self._ends_at = 0.0
         self._ends_every_s = min(_ENDS_EVERY_S, self._watchdog.limit_s / _ENDS_PER_LIMIT)
         self._missing_since: float | None = None
+        self._is_unshared = False
+        self._unshared_asked_at = self._settled_at = monotonic()
+        self._settle_limit_s = _REBALANCES_PER_LIMIT * max(
+            self._watchdog.limit_s, float(self._app.conf.broker_rebalance_timeout)
+        )
         self._turn: asyncio.Future[None] | None = None
         self._turn_asked_at = monotonic()
 
@@ -92,6 +110,7 @@ class Health(Service):
             await self.sleep(_LOOK_EVERY_S)
             self._ask_for_a_turn()
             await self._ask_broker()
+            await self._look_for_settling()
             await self._look_for_stalls()
 
     def _ask_for_a_turn(self) -> None:
@@ -103,16 +122,21 @@ class Health(Service):
         waits = self._turn is not None and not self._turn.done()
         return monotonic() - self._turn_asked_at if waits else 0.0
 
-    async def _on_control_plane(self, work: Any) -> Any:
+    async def _on_control_plane(self, work: Coroutine[Any, Any, T]) -> T:
         # Not by Faust's queue of calls: a commit that waits for the broker would hold it up.
-        thread = self._consumer._thread
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, thread.thread_loop))
+        loop = self._consumer._thread.thread_loop
+        try:
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+        finally:
+            if not loop.is_running() and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+                work.close()  # it ends, and will not come to this any more
 
     async def _ask_broker(self) -> None:
         consumer = self._consumer._thread._ensure_consumer()
         error = await self._on_control_plane(take_group_error(consumer))
         if error is not None and not error.retriable:
-            await self._end(f"the group {self._app.conf.id!r} does not take this worker: {error}")
+            app = self._app
+            await app.crash(refusal(error, app.settings, app.conf.id, app.limits.session_timeout_s))
         try:
             counts = await self._on_control_plane(ask_for_partitions(consumer, self._app.kafka_topics))
         except (KafkaError, OSError) as problem:
@@ -129,6 +153,37 @@ class Health(Service):
         elif monotonic() - self._missing_since >= _TOPIC_GRACE_S:
             names = ", ".join(map(repr, missing))
             await self._end(f"no topic {names} any more; create it again, or stop its workers before it is deleted")
+        await self._look_for_unshared(consumer, counts)
+
+    async def _look_for_unshared(self, consumer: Any, counts: Mapping[str, int | None]) -> None:
+        """Have the group share out partitions that were added, where its leader does not come to it.
+
+        aiokafka leaves that to the leader, and the leader may not know that it is: a static member that is started
+        again is told the name that it had before.
+        """
+        if not self._consumer.is_settled or monotonic() - self._unshared_asked_at < _UNSHARED_EVERY_S:
+            return
+        self._unshared_asked_at = monotonic()
+        coordinator, was_unshared = consumer._coordinator, self._is_unshared
+        self._is_unshared = False
+        for topic in self._app.batch_topic_names:
+            found = await self._on_control_plane(shared_out(coordinator, topic))
+            self._is_unshared |= found is not None and found < (counts.get(topic) or 0)
+        if self._is_unshared and was_unshared:
+            logger.info("the group has not shared out all partitions; joining it anew")
+            self._is_unshared = False
+            await self._on_control_plane(_join_anew(coordinator))
+
+    async def _look_for_settling(self) -> None:
+        """End a worker that the group does not let read."""
+        # Tables may take long to be recovered.
+        if self._consumer.is_settled or self.broker.is_away or self._app.should_stop or self._app.tables:
+            self._settled_at = monotonic()
+        elif monotonic() - self._settled_at > (limit_s := self._settle_limit_s):
+            await self._end(
+                f"the group {self._app.conf.id!r} has not let this worker read for {limit_s:.0f} s; "
+                "does a member of it hang?"
+            )
 
     async def _end(self, problem: str) -> None:
         await self._app.crash(BrokerUnavailable(self._app.settings.bootstrap, problem))
@@ -181,6 +236,10 @@ class Health(Service):
         )  # fmt: skip
         self._watchdog.note_read_anew(self._stalled)
         self._consumer.read_anew()
+
+
+async def _join_anew(coordinator: Any) -> None:
+    coordinator.request_rejoin()
 
 
 def _turn() -> None:

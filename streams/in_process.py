@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from operator import itemgetter
+from threading import Event
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,10 +91,12 @@ class InProcess:
         self._ledger: Ledger[TP] = Ledger()
         self._ledger.assign({self._tp: 0})
         self._end = 0
+        self._woken = Event()
         self._steps = [
             make_step(
                 built, position, outlet, limits.max_output_bytes,
-                downstream_s=downstream_s, pool=pool, clocks=clocks, on_batch=_of_stage(on_batch, stage.step_id),
+                downstream_s=downstream_s, pool=pool, wake=self._woken.set, clocks=clocks,
+                on_batch=_of_stage(on_batch, stage.step_id),
             )
             for position, stage in enumerate(built.stages)
         ]  # fmt: skip
@@ -157,10 +160,24 @@ class InProcess:
                 due_in_s.append(result.due_in_s)
         return min(due_in_s, default=None)
 
-    def finish_what_is_due(self, *, drain: bool = False) -> None:
-        """Call the stages until there is nothing to do at once."""
-        while self.turn(drain=drain) == 0.0:
-            pass
+    def run(self, *, most_under_way: int | None = None, drain: bool = False) -> None:
+        """Call the stages until there is nothing to do at once.
+
+        Parameters
+        ----------
+        most_under_way : int, optional
+            And until no more rows than these are under way, whatever has to be waited for.
+        drain : bool
+            Whether nothing more will come, so that nothing is held back.
+        """
+        while True:
+            self._woken.clear()
+            due_in_s = self.turn(drain=drain)
+            if due_in_s == 0.0:
+                continue
+            if most_under_way is None or self.n_under_way <= most_under_way:
+                return
+            self._woken.wait(due_in_s)
 
     def _settle(self, lineage: Lineage) -> None:
         self.n_under_way -= len(lineage)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from time import monotonic
 
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
     IllegalGenerationError,
     KafkaError,
     RebalanceInProgressError,
@@ -19,8 +20,10 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from modelstream.models.errors import BrokerUnavailable
+from modelstream.models.errors import BrokerUnavailable, ModelStreamError
+from modelstream.streams.group import Expulsions, refusal
 from modelstream.streams.heartbeat import limit_heartbeats
+from modelstream.streams.static_member import end_where_fenced
 
 __all__ = ["ConsumerThread"]
 
@@ -36,9 +39,6 @@ _LONGEST_BACKOFF_S = 2.0
 # How long a commit is tried. Then the next one tries with all that is finished by that time.
 _COMMIT_BUDGET_S = 20.0
 
-# The group has gone on without this member, or is about to: whoever gets the partition reads again.
-_FENCED = (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
-
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread, which does not wait for a rebalance to end before it leaves the group.
@@ -50,7 +50,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Start the consumer."""
         await super().on_start()
-        limit_heartbeats(self._ensure_consumer()._coordinator)
+        coordinator = self._ensure_consumer()._coordinator
+        limit_heartbeats(coordinator)
+        end_where_fenced(coordinator)
+        self._expulsions = Expulsions(self.app.settings, self.app.conf.id)
+        self._refused_generation = 0
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit, and return whether the broker has it; transient errors are retried, within a budget.
@@ -69,18 +73,37 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if coordinator.coordinator_id is not None:
                 try:
                     await coordinator._do_commit_offsets(None, places)
+                    self._expulsions.forget()
                     return True
-                except _FENCED:
+                except RebalanceInProgressError:
+                    return False
+                except (UnknownMemberIdError, IllegalGenerationError) as error:
+                    await self._note_expulsion(generation, error)
                     return False
                 except KafkaError as error:
                     if not error.retriable:
-                        problem = f"cannot commit for the group {coordinator.group_id!r}: {error}"
-                        await self.crash(BrokerUnavailable(self.app.settings.bootstrap, problem))
+                        await self.crash(self._refusal(error))
                         return False
             # Else the coordination task looks for it, heartbeat by heartbeat.
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
             backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
         return False
+
+    def _refusal(self, error: KafkaError) -> ModelStreamError:
+        settings, group = self.app.settings, self.app.conf.id
+        if isinstance(error, GroupAuthorizationFailedError):
+            return refusal(error, settings, group, self.app.limits.session_timeout_s)
+        return BrokerUnavailable(settings.bootstrap, f"cannot commit for the group {group!r}: {error}")
+
+    async def _note_expulsion(self, generation: int, error: KafkaError) -> None:
+        # Whoever gets the partitions reads again; and this worker, once it has joined anew. Once a generation: those
+        # that wait with this commit are refused as well.
+        if generation > 0 and generation != self._refused_generation:
+            self._refused_generation = generation
+            try:
+                self._expulsions.note(error)
+            except BrokerUnavailable as problem:
+                await self.crash(problem)
 
     async def on_thread_stop(self) -> None:
         """Close the consumer."""

@@ -71,8 +71,8 @@ def simulate(built: BuiltPipeline, events: Iterable[Mapping[str, Any] | bytes | 
     while batch := list(islice(rows, _BATCH)):
         values = [_value(built.codec, event, i) for i, event in batch]
         engine.add(values, [_key(built.codec, value, built.spec.source.key) for value in values])
-        engine.finish_what_is_due()
-    engine.finish_what_is_due(drain=True)
+        engine.run()
+    engine.run(drain=True)
     predictions = in_order(collected.predictions)
     return Simulation(
         predictions=[orjson.loads(value or b"") for _, value in predictions],

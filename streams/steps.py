@@ -23,6 +23,7 @@ from modelstream.streams.ledger import Ticket
 from modelstream.streams.records import RecordBatch, read_priorities
 
 if TYPE_CHECKING:
+    from modelstream.operators.padding import PaddingCounters
     from modelstream.streams.build import BuiltPipeline
     from modelstream.streams.infer_spec import BatchSpec
 
@@ -247,6 +248,7 @@ class InferStep(Step):
         self._on_batch = on_batch
         self._batcher = MicroBatcher(_policy(spec, downstream_s), clocks.now_s, clocks.wall_s)
         self._statistics = self._batcher.statistics
+        self._padding: PaddingCounters | None = getattr(self._operator, "padding", None)
         self._in_flight = spec.in_flight
         self._refresh_at = 0.0
         self._pool = pool
@@ -284,6 +286,8 @@ class InferStep(Step):
         if (now := self._now_s()) >= self._refresh_at:
             # Here, on the thread that owns the batcher; whoever reads the statistics sees the same object.
             _ = self._batcher.statistics
+            if self._padding is not None and self._padding.calls:
+                self._statistics.padding_waste = self._padding.waste
             self._refresh_at = now + _REFRESH_S
         return result
 

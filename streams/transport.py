@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -30,11 +30,10 @@ from faust.types import TP
 from mode import Service
 
 from modelstream.streams.batch_stream import BatchMessage, batch_topic
-from modelstream.streams.exactly_once import ExactlyOnce
+from modelstream.streams.committing import CommittingConsumer
 from modelstream.streams.fetch_window import FetchWindow
 from modelstream.streams.health import Health
-from modelstream.streams.ledger import Ledger, Ticket
-from modelstream.streams.membership import ConsumerThread
+from modelstream.streams.ledger import Ticket
 from modelstream.streams.pump import Pump
 from modelstream.streams.records import RecordBatch
 from modelstream.streams.watchdog import Standing
@@ -56,18 +55,12 @@ _CLOSE_TIMEOUT_S = 1.0
 # While as many outputs are held back as events may be under way, how long before looking again.
 _HELD_POLL_S = 0.005
 
-# While draining, how long to wait before looking again whether the last batches are through.
-_DRAIN_POLL_S = 0.02
 
-
-class BatchConsumer(driver.Consumer):
+class BatchConsumer(CommittingConsumer):
     """Faust's consumer with a data plane for the batch topics."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.ledger: Ledger[TP] = Ledger()
-        self.limits = self.app.limits
-        self._exactly_once: ExactlyOnce | None = self.app.exactly_once
         self._epoch = 0
         self._pump: Pump | None = None
         self._window = FetchWindow(self.limits.max_rows_in_flight, self.limits.max_bytes_in_flight)
@@ -80,15 +73,11 @@ class BatchConsumer(driver.Consumer):
         self.starved_at = 0.0
         # Up to where each partition was fetched, or is known to hold nothing.
         self._positions: dict[TP, int] = {}
-        self._stop_deadline: float | None = None
         # Whether the data plane has fetched since aiokafka was last told so.
         self._has_fetched = False
         # Set while there is something to read: between an assignment and the next revocation.
         self._reading = asyncio.Event()
         self.health = self.add_dependency(Health(self, loop=self.loop, beacon=self.beacon))
-
-    def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     # -- what agents use
 
@@ -116,9 +105,6 @@ class BatchConsumer(driver.Consumer):
         self.sent(batch, len(batch))
 
     # -- the data plane
-
-    def _is_batch(self, tp: TP) -> bool:
-        return tp.topic in self.app.batch_topic_names
 
     def _batch_tps(self, tps: Iterable[TP]) -> set[TP]:
         return {tp for tp in tps if self._is_batch(tp)}
@@ -172,13 +158,6 @@ class BatchConsumer(driver.Consumer):
             )
             for tp, position in self._positions.items()
         }
-
-    @Service.task
-    async def _commit_transactions(self) -> None:
-        # Not Faust's own timer, which goes by seconds, and warns of every commit that takes longer than its interval.
-        while self._exactly_once is not None and not self.should_stop:
-            await self.sleep(self.limits.transaction_interval_ms / 1000)
-            await self.commit()
 
     @Service.task
     async def _show_activity(self) -> None:
@@ -319,55 +298,6 @@ class BatchConsumer(driver.Consumer):
         if epoch == self._epoch and not self.app.rebalancing and not self.should_stop:
             self.start_reading()
 
-    async def wait_empty(self) -> None:
-        """Finish and commit the batches under way, within the drain timeout; then the stock messages."""
-        deadline = self._drain_deadline()
-        while monotonic() < deadline:
-            # Not cancelled when it takes too long: Faust's commit swallows that, and begins another one.
-            committing = asyncio.ensure_future(self.commit(start_new_transaction=False))
-            await asyncio.wait({committing}, timeout=deadline - monotonic())
-            if committing.done() and committing.exception() is not None:
-                self._give_up(str(committing.exception()))
-                break
-            if committing.done() and self._is_drained():
-                break
-            if self._is_expelled():
-                self._give_up("the group goes on without this worker")
-                break
-            await asyncio.sleep(_DRAIN_POLL_S)
-        else:
-            self._give_up(f"it took more than {self.limits.drain_timeout_s:.0f} s")
-        if self.unacked:
-            await super().wait_empty()
-
-    def _drain_deadline(self) -> float:
-        # Faust drains twice when it stops; both together have the one timeout.
-        if self._stop_deadline is None:
-            deadline = monotonic() + self.limits.drain_timeout_s
-            if not self.app.should_stop:
-                return deadline
-            self._stop_deadline = deadline
-        return self._stop_deadline
-
-    def _give_up(self, why: str) -> None:
-        if self._is_drained():
-            return
-        n_batches = self.ledger.abandon()
-        what = f"{n_batches} batches were not finished" if n_batches else "the last commit was not confirmed"
-        logger.warning("%s, and will be read again: %s", what, why)
-
-    def _is_drained(self) -> bool:
-        return self.ledger.is_idle and not any(self.ledger.committable(tp) for tp in self.ledger.partitions)
-
-    def _is_expelled(self) -> bool:
-        """Whether the group goes on without this worker, as after a pause longer than its session.
-
-        No commit can succeed then, until the worker joins again: aiokafka forgets its generation when it is told.
-        """
-        consumer = self._thread._consumer
-        # There is none where the signal to end came in the start.
-        return consumer is None or bool(consumer._coordinator.generation < 0)
-
     async def on_stop(self) -> None:
         """End the data plane."""
         await super().on_stop()
@@ -377,34 +307,6 @@ class BatchConsumer(driver.Consumer):
             # Not waited for long: a model may hang on the data thread, and the end of the process closes it as well.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.app.on_data_thread(self._pump.close), _CLOSE_TIMEOUT_S)
-
-    # -- committing
-
-    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Commit what is finished, after asking the broker which outputs it has."""
-        if self._exactly_once is not None:
-            return await self._exactly_once.commit()
-        await self.app.confirm_outputs(self.finish)
-        return await super().force_commit(topics, start_new_transaction=start_new_transaction)
-
-    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
-        yield from super()._filter_tps_with_pending_acks(topics)
-        for tp in self.ledger.partitions:
-            if topics is None or tp in topics or tp.topic in topics:
-                yield tp
-
-    def _new_offset(self, tp: TP) -> int | None:
-        return self.ledger.committable(tp) if self._is_batch(tp) else super()._new_offset(tp)
-
-    def _should_commit(self, tp: TP, offset: int) -> bool:
-        return True if self._is_batch(tp) else super()._should_commit(tp, offset)
-
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        did_commit = await super()._commit(offsets)
-        if did_commit:
-            for tp, offset in offsets.items():
-                self.ledger.confirm(tp, offset)
-        return did_commit
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Leave batch partitions out of Faust's check, which looks at aiokafka's fetches."""

@@ -12,6 +12,7 @@ import threading
 from types import FrameType
 
 import faust
+from aiokafka.errors import KafkaError
 
 from modelstream.models.errors import BrokerUnavailable, ModelStreamError
 from modelstream.streams.app import App
@@ -49,6 +50,9 @@ class _NoiseFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         text = str(record.msg)
         if text.startswith("[^") and record.levelno <= logging.INFO:
+            return False
+        # asyncio's report of a task of aiokafka's that failed; by what, `Health` tells.
+        if record.name == "asyncio" and record.exc_info and isinstance(record.exc_info[1], KafkaError):
             return False
         return not any(noise in text for noise in _NOISE)
 

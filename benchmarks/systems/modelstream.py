@@ -23,6 +23,7 @@ _COLUMNS = """\
     extract: {columns: {features: {dtype: float32, width: 784, separator: ","}}}
 """
 
+#: What the outputs are is found by their form: a value, or a vector of several.
 _CONTRACT = """\
 name = "model"
 version = "1"
@@ -30,9 +31,6 @@ sha256 = "{sha256}"
 
 [inputs.features]
 field = "features"
-
-[outputs.value]
-tensor = "value"
 """
 
 

@@ -16,6 +16,7 @@ _COMMANDS = {
     "demo": "the main job on real data: embedded broker, 336,776 flights, three models",
     "run": "run a worker on a pipeline",
     "produce": "send events of a file to the pipeline's input topic",
+    "batch": "predict the events of a file without Kafka, as a worker does",
     "consume": "print predictions as NDJSON",
     "replay": "send a file's events at their pace, and measure: latency, throughput, CPU",
     "capacity": "find the highest rate that a pipeline sustains, and its cost",

@@ -62,7 +62,7 @@ def _lines(report: CheckReport) -> Iterator[tuple[str, str]]:
     for output in contract.outputs:
         yield "output", f"{output.field} ({output.kind}) ← {output.tensor}"
     axis = "fixed at 1, rows go one by one" if contract.row_by_row else "dynamic"
-    alike = "; ".join(one for one in report.problems if one.startswith(("random", "fails"))) or "alike"
+    alike = "; ".join(one for one in report.problems if one.startswith(("random", "fails"))) or _alike(report)
     yield "batch", f"axis {axis}; {report.n_rows} random rows alone and together: {alike}"
     yield from _grouped("edges", [(edge.edge, _edge(edge)) for edge in report.edges])
     yield from _grouped("inputs of", [(one.value, _policy(one)) for one in report.non_finite])
@@ -70,6 +70,12 @@ def _lines(report: CheckReport) -> Iterator[tuple[str, str]]:
         yield from _price(report.price)
     for note in report.notes:
         yield "note", note
+
+
+def _alike(report: CheckReport) -> str:
+    if not report.row_difference:
+        return "alike, to the last bit"
+    return f"alike, within {report.row_difference:.2g}; the last bits depend on the batch"
 
 
 def _grouped(label: str, found: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -148,6 +154,7 @@ def check_as_dict(report: CheckReport) -> dict[str, Any]:
         "outputs": [{"field": one.field, "kind": one.kind, "tensor": one.tensor} for one in contract.outputs],
         "row_by_row": contract.row_by_row,
         "rows_compared": report.n_rows,
+        "row_difference": report.row_difference,
         "edges": [
             {
                 "edge": one.edge,

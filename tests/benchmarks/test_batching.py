@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from benchmarks import batching
+from benchmarks.batching_files import read_runs, write_results
 from benchmarks.batching_jobs import POOL_ROWS, Job, WrongOutput, make_job
 from benchmarks.batching_load import LoadRun, poisson_arrivals, run_load, saturate
 from benchmarks.batching_report import Point, missed, print_tables, summarise
@@ -133,22 +133,43 @@ def test_only_with_the_check_does_a_miss_fail(
 
 
 def test_the_whole_benchmark(tmp_path: Path) -> None:
-    files = [tmp_path / f"result.{kind}" for kind in ("json", "csv", "svg")]
-    options = [part for file in files for part in (f"--{file.suffix[1:]}", str(file))]
+    options = ["--json", str(tmp_path / "result.json"), "--results", str(tmp_path / "results")]
     command = [sys.executable, "benchmarks/batching.py", "--quick", "--duration", "0.02", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "verdict" in done.stdout
 
-    result = json.loads(files[0].read_text())
+    result = json.loads((tmp_path / "result.json").read_text())
     assert set(result["models"]) == {"mlp", "ffnn", "gbdt"}
     for model in result["models"].values():
         assert [cell["load"] for cell in model["cells"]] == [0.2, 0.5, 0.8, 0.95]
         assert model["saturation"]["ratio"] > 0
-    with files[1].open() as lines:
-        assert len(list(csv.DictReader(lines))) == 3 * 4 * (6 + 2)
-    drawing = ElementTree.parse(files[2]).getroot()
+    file = tmp_path / "results" / "batching.csv"
+    points = read_runs(file)
+    again = summarise(points)
+    assert {name: model["saturation"]["best_static"] for name, model in again["models"].items()} == {
+        name: model["saturation"]["best_static"] for name, model in result["models"].items()
+    }
+    assert sum(len(runs) for point in points for runs in point.runs.values()) == 3 * 4 * (6 + 2)
+    assert (tmp_path / "results" / "batching.md").read_text().count("\n| mlp |") == 5
+    drawing = ElementTree.parse(tmp_path / "results" / "batching.svg").getroot()
     assert len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 3 * 2
+
+
+def test_a_run_of_one_model_leaves_the_results_of_the_others(tmp_path: Path) -> None:
+    def points(model: str, events_per_s: float) -> list[Point]:
+        found = [_point("target", 19, events_per_s), _point("8×0ms", 5, 100, is_best=True)]
+        for point in found:
+            point.model = model
+        return found
+
+    write_results(tmp_path, [*points("mlp", 96), *points("gbdt", 97)])
+    write_results(tmp_path, points("mlp", 98))
+    models = summarise(read_runs(tmp_path / "batching.csv"))["models"]
+    assert [(name, model["saturation"]["ratio"]) for name, model in models.items()] == [("mlp", 0.98), ("gbdt", 0.97)]
+    assert "| gbdt | all it can |  | 97/s |  | 8×0ms |  | 100/s | ratio 0.970 | holds |" in (
+        tmp_path / "batching.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_an_unknown_model_is_refused() -> None:

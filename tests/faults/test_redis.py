@@ -90,9 +90,9 @@ def _ride_out(make_run: Callable[..., FaultRun], kind: str, publish: Callable[..
         stack.enter_context(run)
         [plain] = run.workers(1)
         pause(1)
-        plain_ms = now_ms()
+        plain_ms, plain_count = now_ms(), run.watcher.count
         pause(5)
-        plain_end_ms = now_ms()
+        plain_end_ms, plain_count = now_ms(), run.watcher.count - plain_count
         plain.stop()
         [worker] = run.workers(1, CACHED, "--redis", f"redis://127.0.0.1:{proxy.port}/0")
         wait_for(lambda: counters(worker)["redis_hits"] > N_ROWS, "Redis to serve", worker)
@@ -103,9 +103,9 @@ def _ride_out(make_run: Callable[..., FaultRun], kind: str, publish: Callable[..
         wait_for(lambda: counters(worker)["reads_paused"], "the breaker to open", worker)
         opened_s = time.monotonic() - began
         pause(1)
-        open_ms = now_ms()
+        open_ms, open_count = now_ms(), run.watcher.count
         pause(8)
-        open_end_ms = now_ms()
+        open_end_ms, open_count = now_ms(), run.watcher.count - open_count
         at_end = counters(worker)
         require_bite(at_end["errors"] > errors and at_end["redis_skipped"] > 0, "no call of Redis failed")
         outage.end()
@@ -114,13 +114,16 @@ def _ride_out(make_run: Callable[..., FaultRun], kind: str, publish: Callable[..
         closed_s = time.monotonic() - ended
         wait_for(lambda: counters(worker)["redis_hits"] > hits, "Redis to serve again", worker)
         verdict = run.settle(worker)
+    throughput = (open_count / (open_end_ms - open_ms)) / (plain_count / (plain_end_ms - plain_ms))
     publish(
         f"Redis {kind}", verdict, bound=0, recovery_s=run.recoveries_s(), opened_s=opened_s, closed_s=closed_s,
         errors=at_end["errors"] - errors, p99_ms_without_cache=run.p99_ms(plain_ms, plain_end_ms),
-        p99_ms_while_open=run.p99_ms(open_ms, open_end_ms),
+        p99_ms_while_open=run.p99_ms(open_ms, open_end_ms), throughput_percent=100 * throughput,
     )  # fmt: skip
     assert verdict.is_right
     assert (verdict.duplicated, verdict.n_dead) == (0, 0)
+    # Of what was answered in the same time without a cache, at the same load.
+    assert throughput >= 0.8
     # Five calls fail, then one each second asks whether Redis is back; not one for each of the 10,000 events.
     assert at_end["errors"] - errors < 200
 

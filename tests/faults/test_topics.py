@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from random import Random
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -13,7 +15,8 @@ from support.fault_run import FaultRun, now_ms, pause
 from support.kafka_tools import DEADLINE_S, admin_client, committed_offsets, end_offsets
 from support.load import require_bite
 from support.oracle import Sent, read_lines
-from support.streams import wait_for
+from support.secured_kafka import SecuredKafka, plain_login
+from support.streams import KnownStream, wait_for
 
 from modelstream.streams.worker_process import WorkerFailed
 
@@ -32,6 +35,25 @@ def test_f23_the_topic_is_missing(make_run: Callable[..., FaultRun], publish: Ca
         verdict = run.settle()
     publish("topic missing at the start", verdict, bound=0, ended_with_a_message_after_s=ended_s)
     assert missing in message
+    assert "Traceback" not in message
+
+
+def test_f23_the_login_is_refused(
+    secured_kafka: SecuredKafka, make_topics: Callable[..., list[str]], tmp_path: Path, publish: Callable[..., None]
+) -> None:
+    names = make_topics(secured_kafka, "events", "predictions", "dead", partitions=1)
+    stream = KnownStream(secured_kafka.bootstrap, tmp_path, *names, group=names[0].replace("events", "group"))
+    with FaultRun(stream, Random(0), per_s=0, broker=secured_kafka.address("OPEN")) as run:
+        worker = run.worker(environ=plain_login("worker", "wr0ng"))
+        started = time.monotonic()
+        with pytest.raises(WorkerFailed, match="ended with code 1") as failure:
+            wait_for(lambda: False, "the worker to end", worker)
+        ended_s = time.monotonic() - started
+        message = str(failure.value)
+        verdict = run.settle()
+    publish("login refused", verdict, bound=0, ended_with_a_message_after_s=ended_s)
+    assert "does not let User:worker in" in message
+    assert "wr0ng" not in message
     assert "Traceback" not in message
 
 

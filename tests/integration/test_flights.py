@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
+import pyarrow.parquet as pq
 import pytest
 from support.kafka_tools import committed_offsets, delete_topics, end_offsets, read_all
 from support.streams import wait_for
@@ -59,7 +61,8 @@ class Flights:
             "sink.topic": self.sink,
             "sink.dead_letter": self.dead,
         }
-        self.options = ["--broker", self.bootstrap, *(f"--set={key}={value}" for key, value in overrides.items())]
+        self.overrides = [f"--set={key}={value}" for key, value in overrides.items()]
+        self.options = ["--broker", self.bootstrap, *self.overrides]
 
     def call(self, command: str, *arguments: object) -> subprocess.CompletedProcess[bytes]:
         """Run ``modelstream COMMAND PIPELINE …``."""
@@ -83,6 +86,14 @@ def flights(kafka: Any) -> Iterator[Flights]:
     assert said.count("created") == 3
     yield flights
     delete_topics(kafka.bootstrap, [flights.source, flights.sink, flights.dead])
+
+
+def _by_key(lines: Iterable[bytes]) -> dict[str | None, list[bytes]]:
+    """Return the predictions of each key, in their order."""
+    found: dict[str | None, list[bytes]] = {}
+    for line in lines:
+        found.setdefault(orjson.loads(line)["key"], []).append(line)
+    return found
 
 
 def _inversions(order: list[tuple[str | None, int]]) -> int:
@@ -138,6 +149,11 @@ def test_flights_by_the_command_line_with_two_workers(flights: Flights, tmp_path
     n_compared, _, differing = compare(values[::COMPARE_EVERY], answers)
     assert n_compared >= (len(due) if FULL else 5_000)
     assert not differing
+    for name in ("batch.ndjson.gz", "batch.parquet"):
+        modelstream("batch", PIPELINE, file, tmp_path / name, *flights.overrides)
+    written = gzip.decompress((tmp_path / "batch.ndjson.gz").read_bytes()).splitlines()
+    assert _by_key(written) == _by_key(lines)  # byte for byte, whatever the worker's micro-batches were
+    assert [value.encode() for value in pq.read_table(tmp_path / "batch.parquet")["value"].to_pylist()] == written
     sources = _partition_of_keys(flights.bootstrap, flights.source)
     sinks = _partition_of_keys(flights.bootstrap, flights.sink)
     assert sinks.items() <= sources.items()

@@ -127,3 +127,47 @@ def test_time_that_no_clock_can_see_costs_nothing() -> None:
     for n_rows in (1, 10):
         cost.observe(n_rows, 0.0)
     assert (cost.fixed_s, cost.per_row_s, cost.knee()) == (0, 0, 1)
+
+
+def seen(row_us: dict[int, float], calls: int = 5) -> CostModel:
+    """Return a cost model that saw calls of these sizes, whose rows took so long each."""
+    cost = CostModel()
+    for n_rows, each_us in row_us.items():
+        for _ in range(calls):
+            cost.observe(n_rows, n_rows * each_us * 1e-6)
+    return cost
+
+
+@pytest.mark.parametrize(
+    ("row_us", "rows"),
+    [
+        ({128: 1.2, 256: 1.1, 512: 1.0, 1024: 1.2}, 512),
+        ({128: 1.2, 256: 1.1, 512: 1.0, 1024: 1.04}, 1000),
+        ({128: 1.00, 256: 1.04, 512: 1.06, 1024: 1.0}, 256),
+        ({128: 1.0, 256: 0.9, 1024: 2.0}, 512),
+        ({256: 0.9, 512: 1.0}, 128),
+        ({32: 0.1, 128: 1.0, 256: 1.0, 512: 1.0, 600: 1.0}, 1000),
+    ],
+    ids=["dearer", "nearly as cheap", "cheap again behind dear ones", "a gap", "smallest unknown", "below the range"],
+)
+def test_a_call_is_worth_as_many_rows_as_do_not_make_each_of_them_dearer(row_us: dict[int, float], rows: int) -> None:
+    assert seen(row_us).worthwhile(100, 1000, tolerance=0.05) == rows
+
+
+def test_a_size_must_be_seen_a_few_times_and_lately_to_tell_what_a_row_takes() -> None:
+    row_us = {128: 1.0, 256: 2.0}
+    assert seen(row_us, calls=4).worthwhile(100, 1000, tolerance=0.05) == 128
+    cost = seen(row_us)
+    for n_more, rows in [(250, 128), (1, 128), (5, 256)]:
+        for _ in range(n_more):
+            cost.observe(100, 100e-6)
+        assert cost.worthwhile(100, 1000, tolerance=0.05) == rows
+
+
+@given(CALLS, st.integers(1, 100_000), st.integers(1, 100_000))
+def test_what_a_call_is_worth_is_in_the_range(calls: list[tuple[int, float]], least: int, most: int) -> None:
+    cost = CostModel()
+    for n_rows, seconds in calls:
+        cost.observe(n_rows, seconds)
+    least, most = min(least, most), max(least, most)
+    assert least <= cost.worthwhile(least, most, tolerance=0.05) <= most

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelstream.models.cost import CostModel
@@ -20,7 +21,7 @@ def controller(max_size: int = 1024, downstream_s: float = 0.0) -> SizeControlle
 def trained(fixed_s: float, per_row_s: float, max_size: int = 1024, downstream_s: float = 0.0) -> SizeController:
     """Return a controller that has seen batches of many sizes of a model with this cost."""
     sizes = controller(max_size, downstream_s)
-    for n_rows in (1, 8, 64, 512, max_size) * 8:
+    for n_rows in (1, 8, 32, 64, 128, 256, 512, max_size) * 8:
         sizes.finished(n_rows, 0.0, fixed_s + per_row_s * n_rows)
     return sizes
 
@@ -76,8 +77,61 @@ def test_nothing_is_larger_than_four_times_what_was_measured() -> None:
     for _ in range(4):
         cap, _ = sizes.cap(100_000, 0.0)
         caps.append(cap)
-        sizes.finished(cap, 0.0, 1e-6 * cap)
+        sizes.finished(cap, 0.0, 1e-3 + 1e-6 * cap)
     assert caps == [64, 256, 1024, 1024]
+
+
+def served(sizes: SizeController, n_batches: int, row_s: Callable[[int], float]) -> list[int]:
+    """Return the caps under lag, where a batch of n rows takes 100 µs and n times as long as said."""
+    caps = []
+    for _ in range(n_batches):
+        cap, _ = sizes.cap(1_000_000, 1.0)
+        caps.append(cap)
+        sizes.finished(cap, 1.0, 100e-6 + cap * row_s(cap))
+    return caps
+
+
+def leaves_cache_above(n_rows: int, dearer: float) -> Callable[[int], float]:
+    return lambda n: 1e-6 * (1 + dearer) if n > n_rows else 1e-6
+
+
+@settings(max_examples=30)
+@given(st.integers(10, 13), st.floats(0.2, 2), st.sampled_from([4096, 10_000, 65_536]))
+def test_no_batch_is_so_large_that_its_rows_get_dearer(exponent: int, dearer: float, max_size: int) -> None:
+    sizes, best = controller(max_size), min(1 << exponent, max_size)
+    served(sizes, 60, leaves_cache_above(best, dearer))
+    caps = served(sizes, 1000, leaves_cache_above(best, dearer))
+    assert caps.count(best) >= 0.95 * len(caps), "but for the other sizes, which are tried again now and then"
+    rows_of_others = sum(cap for cap in caps if cap > best)
+    assert rows_of_others * dearer <= 0.03 * dearer * sum(caps)
+
+
+@settings(max_examples=30)
+@given(st.floats(1e-8, 1e-3), st.integers(1, 65_536))
+def test_where_larger_batches_cost_no_more_a_row_they_become_as_large_as_they_may(row_s: float, max_size: int) -> None:
+    sizes = controller(max_size)
+    served(sizes, 100, lambda _: row_s)
+    caps = served(sizes, 1000, lambda _: row_s)
+    in_time = (0.018 - 100e-6) / row_s
+    assert sum(cap >= 0.98 * max(caps) - 1 for cap in caps) >= 0.9 * len(caps)
+    assert max(caps) >= min(max_size, int(0.98 * in_time))
+
+
+def test_a_size_is_given_up_and_taken_again_as_the_machine_changes() -> None:
+    sizes = controller(4096)
+    assert served(sizes, 100, lambda _: 1e-6)[-1] == 4096
+    assert served(sizes, 400, leaves_cache_above(1024, 0.2))[-1] == 1024, "something else took the cache"
+    assert served(sizes, 4000, lambda _: 1e-6)[-1] == 4096
+
+
+@settings(max_examples=20)
+@given(st.lists(st.just(1.0) | st.floats(1.0, 3.0), max_size=10), st.integers(1, 100))
+def test_a_slow_spell_of_the_machine_passes_without_a_trace(spells: list[float], n_batches: int) -> None:
+    sizes = controller(4096)
+    for slower in spells:
+        served(sizes, n_batches, lambda _, slower=slower: 1e-6 * slower)
+    served(sizes, 3000, lambda _: 1e-6)
+    assert served(sizes, 300, lambda _: 1e-6).count(4096) >= 270
 
 
 def test_without_a_target_the_cap_is_the_largest_size() -> None:

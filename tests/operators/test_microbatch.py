@@ -154,7 +154,7 @@ def test_rows_of_a_partition_that_was_taken_away_are_forgotten(clock: VirtualClo
 
 def test_the_statistics_tell_what_was_done(clock: VirtualClock) -> None:
     batcher, a = make_batcher(clock, BatchPolicy(max_size=64)), Source("a")
-    batcher.add(a.batch(100))
+    batcher.add(a.batch(90))
     clock.now_s += 0.001
     for _ in range(2):
         batch = batcher.take()
@@ -164,17 +164,18 @@ def test_the_statistics_tell_what_was_done(clock: VirtualClock) -> None:
     told = json.loads(json.dumps(batcher.statistics.as_dict()))
     assert told == {
         "batches": {"full": 1, "deadline": 0, "idle": 1, "drain": 0},
-        "rows": 100,
+        "rows": 90,
         "dropped_rows": 0,
         "waiting_rows": 3,
         "waiting_bytes": 15,
-        "sizes": {"64": 2},
+        "sizes": {"64": 1, "32": 1},
         "queued_us": {"1024": 2},
-        "service_us": {"256": 2},
+        "service_us": {"128": 1, "256": 1},
         "cap": 64,
         "fixed_us": pytest.approx(100, rel=0.01),
         "per_row_us": pytest.approx(1, rel=0.01),
         "mode": None,
+        "padding_waste": None,
     }
 
 
@@ -503,7 +504,7 @@ def test_lag_is_worked_off_at_full_throughput_and_the_mode_changes_twice() -> No
     assert modes == ["latency", "throughput", "latency"]
     sizes = np.array([n_rows for _, _, n_rows, _, _ in server.taken])
     throughput = np.array([mode == "throughput" for mode in server.modes])
-    assert (sizes[throughput][:35] == 1024).all()
+    assert (sizes[throughput][:35] == 1024).sum() >= 28, "but for those that tell what a smaller batch costs"
     assert np.median(sizes[~throughput]) < 512
     assert np.percentile(server.latencies_s[-20_000:], 99) <= 0.020
 

@@ -19,11 +19,12 @@ from support.onnx_factory import affine, write_model
 from modelstream import Pipeline, infer
 from modelstream.operators.batch import EventBatch
 from modelstream.operators.operator import Operator
+from modelstream.operators.padding import PaddingCounters
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.delivery import Output
 from modelstream.streams.ledger import Ledger, Ticket
 from modelstream.streams.records import RecordBatch
-from modelstream.streams.steps import Step, make_step
+from modelstream.streams.steps import InferStep, Step, make_step
 
 DEADLINE_S = 60
 
@@ -109,6 +110,28 @@ def test_a_micro_batch_that_is_done_early_waits_for_the_one_before(make_built: C
         woken.get(timeout=DEADLINE_S)
         step([])
     assert outbox.ids == ["0", "1", "2", "3"]
+
+
+class Padding:
+    """An operator whose models were given a fifth of fillers."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+        self.padding = PaddingCounters()
+
+    def __call__(self, batch: EventBatch) -> EventBatch:
+        self.padding.add(real_cells=8, cells=10)
+        return self._operator(batch)
+
+
+def test_what_padding_costs_is_told(make_built: Callable[..., BuiltPipeline]) -> None:
+    built = make_built()
+    built = replace(built, stages=(replace(built.stages[0], operator=Padding(built.stages[0].operator)),))
+    step = make(built, Outbox(), None, lambda: None)
+    assert isinstance(step, InferStep)
+    assert step.statistics.as_dict()["padding_waste"] is None
+    step([records(0, 1, 2)])
+    assert step.statistics.as_dict()["padding_waste"] == 0.2
 
 
 def test_a_flight_record_counts_the_rows_that_were_rejected_too(make_built: Callable[..., BuiltPipeline]) -> None:

@@ -149,6 +149,16 @@ def _sasl(listener: str, users: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def plain_login(user: str, password: str) -> dict[str, str]:
+    """Return the environment of a worker that logs in to the listener ``OPEN`` by PLAIN."""
+    return {
+        "MODELSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "MODELSTREAM_KAFKA_SASL_MECHANISM": "PLAIN",
+        "MODELSTREAM_KAFKA_SASL_USERNAME": user,
+        "MODELSTREAM_KAFKA_SASL_PASSWORD": password,
+    }
+
+
 def unsigned_token(subject: str, issued_at: float, expires_at: float, **claims: object) -> str:
     """Return a token as Kafka's unsecured validator takes it: a JSON web token without a signature."""
     head = {"alg": "none"}

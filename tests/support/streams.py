@@ -145,5 +145,7 @@ def wait_for(
     while not condition():
         for worker in workers:
             worker.check()
-        assert time.monotonic() < deadline, f"waited {deadline_s:.0f} s for {what}"
+        if time.monotonic() >= deadline:
+            logs = "".join(f"\n{worker.log_tail()}" for worker in workers)
+            raise AssertionError(f"waited {deadline_s:.0f} s for {what}{logs}")
         time.sleep(every_s)

@@ -33,3 +33,12 @@ def test_a_wrong_clock(tmp_path: Path) -> None:
             assert wall_ns / 1e9 - time.time() == pytest.approx(offset_s, abs=60)
             assert monotonic - time.monotonic() == pytest.approx(0, abs=60)
         process.stdin.close()
+
+
+def test_a_clock_that_runs_too_fast(tmp_path: Path) -> None:
+    clock = WrongClock(tmp_path, rate=1000.0)
+    before = time.time()
+    time.sleep(0.05)
+    code = "import time; print(time.time())"
+    shown = float(subprocess.check_output([sys.executable, "-c", code], env={**os.environ, **clock.environ}))
+    assert shown - before > 40

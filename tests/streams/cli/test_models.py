@@ -68,7 +68,7 @@ def test_a_sound_model(run, models_dir):
         "model      delay@1 on cpu",
         "input      x float32 [N, 2] ← [red]dep, dist",
         "output     value (value) ← value",
-        "batch      axis dynamic; 10 random rows alone and together: alike",
+        "batch      axis dynamic; 10 random rows alone and together: alike, to the last bit",
         "edges      zeros and empty text, negative, very small, very large: predicted, alone as among others",
     ]
     assert lines[5].endswith(" of 4 predictions are not finite, each a dead letter")
