@@ -24,6 +24,8 @@ from modelstream.streams.wording import counted
 
 __all__ = ["compare_versions"]
 
+#: Characters of a line that goes to a file or a pipe.
+_PLAIN_WIDTH = 140
 #: Rows of a table of labels: beyond them, only the JSON has all.
 _MOST_FLIPS = 12
 
@@ -49,8 +51,10 @@ def compare_versions(setting: ReplaySetting, more: ReplayOptions, json_file: Pat
 
 
 def _print(difference: Difference) -> None:
-    # What events hold is no markup.
+    # What events hold is no markup. Where nobody looks at once, lines may be longer.
     console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _PLAIN_WIDTH)
     console.print(f"A  {difference.a}\nB  {difference.b}\n")
     console.print(_table(["EVENTS", "IN A", "IN B"], _fates(difference), right={0}))
     if difference.reasons_differ:

@@ -102,11 +102,19 @@ def difference_to_html(difference: Difference, origin: Origin) -> str:
         "difference.html.jinja",
         kind="Comparison",
         difference=difference,
-        title=f"{Path(difference.a).name} and {Path(difference.b).name}",
+        title=" and ".join(_short(difference.a, difference.b)),
         origin=origin.without_passwords(),
         headline=list(_difference_headline(difference)),
         plots=list(difference_plots(difference)),
     )
+
+
+def _short(a: str, b: str) -> tuple[str, str]:
+    """Return names of two files, with their folders where they would be the same."""
+    paths = Path(a), Path(b)
+    if paths[0].name != paths[1].name:
+        return paths[0].name, paths[1].name
+    return "/".join(paths[0].parts[-2:]), "/".join(paths[1].parts[-2:])
 
 
 def _render(template: str, **values: Any) -> str:
