@@ -88,11 +88,11 @@ class _Side:
         self.fates.extend(bytes(len(records)))
         times_ms = np.array([max(record[2], 0) for record in records], np.int64)
         self._engine.add([record[1] for record in records], [record[0] for record in records], times_ms)
-        self._engine.finish_what_is_due()
+        self._engine.run()
         self._take()
 
     def finish(self) -> None:
-        self._engine.finish_what_is_due(drain=True)
+        self._engine.run(drain=True)
         self._take()
 
     def _take(self) -> None:
