@@ -20,7 +20,7 @@ from modelstream.streams.replay.result import ReplayResult
 from modelstream.streams.replay.summing_up import Labels
 from modelstream.streams.settings import EngineLimits
 
-__all__ = ["replay_offline"]
+__all__ = ["outside_costs", "replay_offline"]
 
 #: From the producer to a consumer's hands, as a worker counts it: Kafka's own round trip.
 _ROUND_TRIP_S = 0.002
@@ -47,7 +47,7 @@ def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm
     if more.costs is not None:
         costs = read_costs(more.costs, [stage.step_id for stage in built.stages])
     else:
-        costs = measure_costs(built, values, keys).model_copy(update=_outside())
+        costs = measure_costs(built, values, keys).model_copy(update=outside_costs())
     if more.save_costs is not None:
         more.save_costs.write_bytes(costs.to_json())
     schedule = pace.schedule(len(records), times_ms)
@@ -56,7 +56,7 @@ def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm
     return offline_result(run, schedule.due_us, labels, describe_environment("none, offline"))
 
 
-def _outside() -> dict[str, float]:
+def outside_costs() -> dict[str, float]:
     """Return what nobody can measure without Kafka: the lingers of both producers, and a round trip each."""
     return {
         "path_in_s": 0.001 + _ROUND_TRIP_S / 2,
