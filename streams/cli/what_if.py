@@ -65,8 +65,9 @@ Examples:
 @click.option("--limit", type=click.IntRange(min=1), default=100_000, show_default=True, metavar="N")
 @click.option("--costs", type=_FILE, metavar="JSON", help="What work costs, if not measured: by replay --save-costs.")
 @click.option(
-    "--measured", type=_FILE, metavar="JSON", help="A replay's result at the pipeline's own settings, to go by."
-)
+    "--measured", type=_FILE, multiple=True, metavar="JSON",
+    help="A replay's result at the pipeline's own settings, to go by: one at the rate, one at full speed, or both.",
+)  # fmt: skip
 @click.option("--format", "file_format", type=click.Choice(get_args(FileFormat)), help="What FILE holds.")
 @click.option("--json", "json_file", type=_FILE, help="Write all of it there.")
 def command(
@@ -80,7 +81,7 @@ def command(
     seed: int,
     limit: int,
     costs: Path | None,
-    measured: Path | None,
+    measured: tuple[Path, ...],
     file_format: FileFormat | None,
     json_file: Path | None,
 ) -> None:
@@ -108,10 +109,9 @@ def command(
         known = read_costs(costs, [stage.step_id for stage in built.stages])
     else:
         known = measure_costs(built, values, keys).model_copy(update=outside_costs())
-    result = None if measured is None else ReplayResult.read(measured)
-    for _ in range(_ROUNDS if result is not None else 0):
-        assert result is not None
-        known = calibrate(known, predict(built, values, due_us, known, {}), result)
+    results = [ReplayResult.read(one) for one in measured]
+    for _ in range(_ROUNDS if results else 0):
+        known = calibrate(known, predict(built, values, due_us, known, {}), results)
     found = [predict(built, values, due_us, known, setting) for setting in settings]
     now = predict(built, values, due_us, known, {})
     _print(now, found, str(pace))

@@ -127,12 +127,12 @@ def predict(
     )
 
 
-def calibrate(costs: Costs, predicted: WhatIf, measured: ReplayResult) -> Costs:
-    """Return costs with which the prediction of one setting is what was measured of it.
+def calibrate(costs: Costs, predicted: WhatIf, measured: Sequence[ReplayResult]) -> Costs:
+    """Return costs with which the prediction of one setting comes to what was measured of it.
 
-    Where the machine is shared, with a broker say, all work takes longer than it does alone: the times of the stages
-    that infer are stretched as their micro-batches were. What is then left of the median, the way through Kafka, is
-    added to the way out.
+    Where the machine is shared, with a broker say, all work takes longer than it does alone. A replay at full speed
+    tells how much, and all work is stretched by it. Of one at the pace that is asked about, what is left of the median
+    is the way through Kafka: it is added to the way out.
 
     Parameters
     ----------
@@ -140,26 +140,19 @@ def calibrate(costs: Costs, predicted: WhatIf, measured: ReplayResult) -> Costs:
         As measured in this process, or calibrated before.
     predicted : WhatIf
         What they say of the setting that was measured, at the same arrivals.
-    measured : ReplayResult
-        The replay.
+    measured : sequence of ReplayResult
+        Replays at the setting.
     """
-    stages, stretches = dict(costs.stages), []
-    for figures in measured.stages:
-        line = stages.get(figures.step_id)
-        if line is None or not figures.mean_rows or not figures.mean_service_ms:
-            continue
-        expected_s = line.fixed_s + line.per_row_s * figures.mean_rows
-        # Of what a batch took: its own models, and encoding and producing where it is the last stage.
-        expected_s += costs.produce.fixed_s + costs.produce.per_row_s * figures.mean_rows
-        if expected_s:
-            stretches.append(figures.mean_service_ms / 1000 / expected_s)
-    stretch = max(1.0, float(np.median(stretches))) if stretches else 1.0
-    path_out_s = costs.path_out_s
-    if measured.p50_ms is not None and measured.speed != "max":
-        path_out_s = max(0.0, path_out_s + (measured.p50_ms - predicted.p50_ms) / 1000)
+    stretch, path_out_s = 1.0, costs.path_out_s
+    for result in measured:
+        if result.arrivals == "max" and result.answers_per_s:
+            stretch = predicted.throughput_per_s / result.answers_per_s
+        elif result.arrivals != "max" and result.p50_ms is not None:
+            path_out_s = max(0.0, path_out_s + (result.p50_ms - predicted.p50_ms) / 1000)
     return costs.model_copy(
         update={
-            "stages": {step_id: _stretched(line, stretch) for step_id, line in stages.items()},
+            "stages": {step_id: _stretched(line, stretch) for step_id, line in costs.stages.items()},
+            "fetch": _stretched(costs.fetch, stretch),
             "decode": _stretched(costs.decode, stretch),
             "produce": _stretched(costs.produce, stretch),
             "path_out_s": path_out_s,
