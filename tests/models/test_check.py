@@ -56,6 +56,13 @@ TREE = graph(
     low=F(1),
     high=F(2),
 )
+#: x, plus some billionths of the sum of the batch: less than anybody calls a difference, and other bits.
+BITS_LEAK = graph(
+    node("ReduceSum", ["x"], ["total"], keepdims=0),
+    node("Mul", ["total", "little"], ["more"]),
+    node("Add", ["x", "more"], ["value"]),
+    little=F(3e-8),
+)
 EMBEDDING = graph(node("Gather", ["table", "x"], ["value"]), dtype="int64", table=np.array([1, 2, 3], F))
 LOGARITHM = graph(node("Log", ["x"], ["value"]))
 
@@ -85,6 +92,13 @@ def test_a_sound_model_has_no_problems(check, onnx):
         "very large",
         "ends of the type",
     }
+
+
+def test_bits_that_depend_on_the_batch_are_told(check):
+    assert check(TREE).row_difference == 0.0
+    report = check(BITS_LEAK)
+    assert report.problems == ()
+    assert 0 < report.row_difference < 1e-5
 
 
 def test_a_negative_row_that_changes_others_is_refused_at_loading(models_dir, assert_told):
