@@ -94,11 +94,11 @@ def test_a_sound_model_has_no_problems(check, onnx):
     }
 
 
-def test_bits_that_depend_on_the_batch_are_told(check):
-    assert check(TREE).row_difference == 0.0
-    report = check(BITS_LEAK)
+@pytest.mark.parametrize(("onnx", "least", "most"), [(TREE, 0.0, 0.0), (BITS_LEAK, 1e-9, 1e-5)])
+def test_bits_that_depend_on_the_batch_are_told(check, onnx, least, most):
+    report = check(onnx)
     assert report.problems == ()
-    assert 0 < report.row_difference < 1e-5
+    assert least <= report.row_difference <= most
 
 
 def test_a_negative_row_that_changes_others_is_refused_at_loading(models_dir, assert_told):
