@@ -20,6 +20,7 @@ _COMMANDS = {
     "consume": "print predictions as NDJSON",
     "replay": "send a file's events at their pace, and measure: latency, throughput, CPU",
     "capacity": "find the highest rate that a pipeline sustains, and its cost",
+    "what-if": "predict latency and throughput for other batch sizes, waits and threads",
     "explain": "tell how the predictions of one key or event came about",
     "dlq": "list, show and redrive dead letters",
     "validate": "make every check that `run` makes, without joining",
@@ -36,7 +37,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(f"modelstream.streams.cli.{cmd_name}").command
+        command = importlib.import_module(f"modelstream.streams.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

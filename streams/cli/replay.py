@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import click
 
@@ -20,6 +20,7 @@ from modelstream.streams.cli.common import (
 )
 from modelstream.streams.cli.replay_capture import capture_topic
 from modelstream.streams.cli.replay_diff import compare_versions
+from modelstream.streams.cli.replay_offline import replay_offline
 from modelstream.streams.cli.replay_options import ReplayOptions, replay_options
 from modelstream.streams.cli.replay_report import check_report, report_replay
 from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_option
@@ -56,6 +57,7 @@ Examples:
   modelstream replay pipeline.yaml --capture monday.parquet --since 2026-11-23 --until 2026-11-24
   modelstream replay pipeline.yaml monday.parquet --speed 600x --report monday.html
   modelstream replay pipeline.yaml monday.parquet --diff candidate.yaml
+  modelstream replay pipeline.yaml monday.parquet --speed 60x --offline --save-costs costs.json
 """,
 )
 @pipeline_argument
@@ -152,6 +154,10 @@ def command(
     if more.diff is not None:
         compare_versions(setting, more, json_file)
         return
+    if more.offline:
+        if live or workers != 1 or partitions not in (None, 1):
+            raise click.UsageError("--offline is one worker and one partition; leave the options of others out")
+        _finish(replay_offline(setting, more, pace, warm_up), setting, more, json_file)
     with setting.open() as (target, events):
         schedule = pace.schedule(len(events), events.times_ms)
         with show_replay(not no_progress) as show:
@@ -159,10 +165,7 @@ def command(
             observation = observe(target, events, schedule, drain_s=drain_s, on_progress=show)
         labels = Labels(str(pipeline), setting.name, pace, warm_up, schedule.n_clamped)
         result = sum_up(observation, target, labels)
-        _report(result, json_file)
-        if more.report is not None:
-            report_replay(more.report, result, pipeline, overrides)
-    sys.exit(_exit_code(result))
+    _finish(result, setting, more, json_file)
 
 
 def _pace(speed: float | None, rate: float | None, arrivals: Arrivals | None, seed: int) -> Pace:
@@ -186,10 +189,13 @@ def _check(pace: Pace, source: SourceSpec, has_times: bool, live: bool, workers:
         raise click.UsageError("--live uses topics and workers that are there; leave --workers and --partitions out")
 
 
-def _report(result: ReplayResult, json_file: Path | None) -> None:
+def _finish(result: ReplayResult, setting: ReplaySetting, more: ReplayOptions, json_file: Path | None) -> NoReturn:
     print_result(result)
     if json_file is not None:
         json_file.write_bytes(result.to_json())
+    if more.report is not None:
+        report_replay(more.report, result, setting.pipeline, setting.overrides)
+    sys.exit(_exit_code(result))
 
 
 def _exit_code(result: ReplayResult) -> int:

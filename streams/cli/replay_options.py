@@ -36,6 +36,10 @@ class ReplayOptions:
         Numbers that are no further apart are equal.
     worst : int
         Events to name for each field that differs.
+    offline : bool
+        Whether to replay without a broker.
+    costs, save_costs : Path or None
+        Files to read costs from, and to write them to.
     """
 
     topic: str | None
@@ -46,6 +50,9 @@ class ReplayOptions:
     diff: Path | None
     tolerance: float
     worst: int
+    offline: bool = False
+    costs: Path | None = None
+    save_costs: Path | None = None
 
     def check(self, file: str | None) -> None:
         """Refuse what does not fit together.
@@ -64,6 +71,10 @@ class ReplayOptions:
             raise click.UsageError("name the events to replay: either FILE or --from-topic TOPIC")
         elif self.topic is None and (self.since_ms is not None or self.until_ms is not None):
             raise click.UsageError("--since and --until are for topics, with --from-topic or --capture")
+        if self.offline and (self.capture is not None or self.diff is not None):
+            raise click.UsageError("--offline replays one pipeline; leave --capture and --diff out")
+        if not self.offline and (self.costs is not None or self.save_costs is not None):
+            raise click.UsageError("--costs and --save-costs are for --offline")
 
     def has_times(self, file: str | None) -> bool:
         """Say whether the records have timestamps, which a file of events has not."""
@@ -76,9 +87,12 @@ def replay_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def with_more(
         *args: Any, topic: str | None, since: int | None, until: int | None, capture: Path | None, report: Path | None,
-        diff: Path | None, tolerance: float, worst: int, **options: Any,
+        diff: Path | None, tolerance: float, worst: int, offline: bool, costs: Path | None, save_costs: Path | None,
+        **options: Any,
     ) -> Any:  # fmt: skip
-        more = ReplayOptions(topic, since, until, capture, report, diff, tolerance, worst)
+        more = ReplayOptions(
+            topic, since, until, capture, report, diff, tolerance, worst, offline, costs, save_costs
+        )  # fmt: skip
         return function(*args, more=more, **options)
 
     decorators = [
@@ -103,5 +117,11 @@ def replay_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--worst", type=click.IntRange(min=0), default=5, show_default=True, metavar="N",
             help="With --diff: events to name for each field that differs.",
         ),
+        click.option(
+            "--offline", is_flag=True,
+            help="Replay on no broker, under a virtual clock that goes by what the work costs: the same every time.",
+        ),
+        click.option("--costs", type=_FILE, metavar="JSON", help="With --offline: what work costs, if not measured."),
+        click.option("--save-costs", type=_FILE, metavar="JSON", help="With --offline: keep the costs for --costs."),
     ]  # fmt: skip
     return functools.reduce(lambda decorated, decorate: decorate(decorated), reversed(decorators), with_more)

@@ -97,8 +97,9 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         workers = "the worker" if result.workers == 1 else f"{result.workers} workers"
         yield f"{result.cpu_us_per_event:,.2f}", f"µs of CPU per event, of {workers}"
         yield f"{result.peak_rss_mb:,.0f}", f"MB of memory at the most, of {workers}"
-    late = result.max_send_delay_ms
-    yield f"{_ms(result.p99_send_delay_ms)} / {_ms(late)}", "ms that the generator was behind, p99 / max"
+    if result.latency_clock != "virtual":
+        late = f"{_ms(result.p99_send_delay_ms)} / {_ms(result.max_send_delay_ms)}"
+        yield late, "ms that the generator was behind, p99 / max"
     if result.clamped_events:
         yield f"{result.clamped_events:,}", "events with a time before an earlier one's, sent with that one"
 
@@ -116,7 +117,8 @@ def _latency_table(result: ReplayResult) -> Table:
     table.add_column(f"ms from due time{share}")
     for name in ("p50", "p90", "p99", "p99.9", "max"):
         table.add_column(name, justify="right")
-    clocks = {"on Kafka (LogAppendTime)": result.append_latency, "at a consumer": result.consumer_latency}
+    consumer = "by the virtual clock" if result.latency_clock == "virtual" else "at a consumer"
+    clocks = {"on Kafka (LogAppendTime)": result.append_latency, consumer: result.consumer_latency}
     for clock, latency in clocks.items():
         if latency is not None:
             table.add_row(clock, *_percentiles(latency))

@@ -17,6 +17,12 @@ __all__ = ["replay_plots"]
 #: From this ratio of the slowest to the median on, a linear axis would show nothing but the slowest.
 _LOG_RATIO = 30.0
 
+_CLOCK_NAMES = {
+    "log_append_time": "when Kafka stamped them",
+    "consumer": "when a consumer had them",
+    "virtual": "by the virtual clock",
+}
+
 
 def replay_plots(result: ReplayResult) -> Iterator[Plot]:
     """Yield the plots of a replay, those without data left out."""
@@ -78,7 +84,7 @@ def _percentiles(result: ReplayResult) -> Plot:
         axes.set_ylim(low if is_log else 0, high**1.1 / low**0.1 if is_log else high * 1.12)
         axes.set_ylabel("ms, logarithmic" if is_log else "ms")
 
-    clock_name = "when Kafka stamped them" if result.latency_clock == "log_append_time" else "when a consumer had them"
+    clock_name = _CLOCK_NAMES[result.latency_clock]
     summary = (
         f"Half of {counted(n, 'prediction')} came within {milliseconds(result.p50_ms)}, 99 % within "
         f"{milliseconds(result.p99_ms)}, the slowest after {milliseconds(result.max_ms)}; from the "

@@ -158,8 +158,9 @@ class ReplayResult(_Value):
         Share of the events, the first ones, that percentiles leave out.
     started_at : datetime
         When the first event was due.
-    latency_clock : {"log_append_time", "consumer"}
-        Whose clock the flat percentiles, ``latency_curve`` and ``series`` go by.
+    latency_clock : {"log_append_time", "consumer", "virtual"}
+        Whose clock the flat percentiles, ``latency_curve`` and ``series`` go by. Offline it is the virtual clock, which
+        `consumer_latency` has then.
     max_send_delay_ms, p99_send_delay_ms : float
         How long after its intended time the generator handed an event to its producer. Where these are not small
         against the latencies, the generator could not keep pace; its delay is part of the latencies.
@@ -208,7 +209,7 @@ class ReplayResult(_Value):
     partitions: int
     warm_up: float
     started_at: datetime
-    latency_clock: Literal["log_append_time", "consumer"]
+    latency_clock: Literal["log_append_time", "consumer", "virtual"]
     max_send_delay_ms: float
     p99_send_delay_ms: float
     clamped_events: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,8 +17,6 @@ from modelstream.streams.replay.costs import Costs, Line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import ArrayLike
 
 __all__ = ["VirtualClock", "VirtualPool", "timed"]
 
@@ -111,30 +109,22 @@ class VirtualPool(Executor):
 
 def timed(built: BuiltPipeline, costs: Costs, clock: VirtualClock) -> BuiltPipeline:
     """Return a pipeline that does the same, and spends what it costs on a clock."""
-    codec = _TimedCodec(**{item.name: getattr(built.codec, item.name) for item in fields(Codec)})
-    object.__setattr__(codec, "spend", lambda n_rows: clock.spend(costs.decode.seconds(n_rows)))
+    codec = _TimedCodec(built.codec, lambda n_rows: clock.spend(costs.decode.seconds(n_rows)))
     stages = tuple(
         BuiltStage(stage.step_id, _TimedOperator(stage.operator, costs.stages[stage.step_id], clock))
         for stage in built.stages
     )
-    return replace(built, codec=codec, stages=stages)
+    return replace(built, codec=codec, stages=stages)  # type: ignore[arg-type]  # it only has to decode
 
 
-@dataclass(frozen=True, slots=True)
-class _TimedCodec(Codec):
-    spend: Callable[[int], None] = lambda n_rows: None
+class _TimedCodec:
+    def __init__(self, codec: Codec, spend: Callable[[int], None]) -> None:
+        self._codec = codec
+        self._spend = spend
 
-    def decode(
-        self,
-        values: Sequence[bytes | None],
-        keys: list[bytes | None],
-        timestamps_ms: ArrayLike,
-        default_ids: Callable[[], list[str]] | None = None,
-        source: Any = None,
-        priorities: Any = None,
-    ) -> EventBatch:
-        self.spend(len(values))
-        return Codec.decode(self, values, keys, timestamps_ms, default_ids, source, priorities)  # type: ignore[arg-type]
+    def decode(self, values: Sequence[bytes | None], *arguments: Any, **options: Any) -> EventBatch:
+        self._spend(len(values))
+        return self._codec.decode(values, *arguments, **options)
 
 
 class _TimedOperator:

@@ -56,6 +56,13 @@ TREE = graph(
     low=F(1),
     high=F(2),
 )
+#: x, plus some billionths of the sum of the batch: less than anybody calls a difference, and other bits.
+BITS_LEAK = graph(
+    node("ReduceSum", ["x"], ["total"], keepdims=0),
+    node("Mul", ["total", "little"], ["more"]),
+    node("Add", ["x", "more"], ["value"]),
+    little=F(3e-8),
+)
 EMBEDDING = graph(node("Gather", ["table", "x"], ["value"]), dtype="int64", table=np.array([1, 2, 3], F))
 LOGARITHM = graph(node("Log", ["x"], ["value"]))
 
@@ -85,6 +92,13 @@ def test_a_sound_model_has_no_problems(check, onnx):
         "very large",
         "ends of the type",
     }
+
+
+@pytest.mark.parametrize(("onnx", "least", "most"), [(TREE, 0.0, 0.0), (BITS_LEAK, 1e-9, 1e-5)])
+def test_bits_that_depend_on_the_batch_are_told(check, onnx, least, most):
+    report = check(onnx)
+    assert report.problems == ()
+    assert least <= report.row_difference <= most
 
 
 def test_a_negative_row_that_changes_others_is_refused_at_loading(models_dir, assert_told):

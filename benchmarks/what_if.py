@@ -1,0 +1,135 @@
+"""How far `modelstream what-if` is from what replays measure, on the flights.
+
+The pipeline as it is is replayed at the rate and at full speed. Other settings are predicted from these two replays and
+nothing else, and then replayed too. The share by which each figure is off is printed; exit code 1 says that one is off
+by more than ``--bound``.
+
+Usage: ``python -m benchmarks.what_if --rate 10000 --seconds 8 --json FILE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cluster import open_broker
+
+from modelstream.examples.flights.data import encoded_events
+
+__all__ = ["main"]
+
+PIPELINE = Path(__file__).parent.parent / "examples" / "flights" / "pipeline.yaml"
+STAGE = 2
+
+#: Compared with what is measured. The first is the pipeline as it is.
+SETTINGS: tuple[dict[str, int], ...] = ({}, {"max_size": 64}, {"max_wait_ms": 5}, {"in_flight": 2})
+
+#: Events of a replay at full speed: some seconds.
+_FULL_SPEED_EVENTS = 200_000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, predict, compare; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--broker", default="kafka", help="kafka, embedded, or HOST:PORT")
+    parser.add_argument("--rate", type=int, default=10_000, help="events per second")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each replay at the rate")
+    parser.add_argument("--bound", type=float, default=0.20, help="share that a figure may be off")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+    with open_broker(options.broker) as address, tempfile.TemporaryDirectory() as folder:
+        rows = _Comparison(address, Path(folder), options.rate, options.seconds).rows()
+    for row in rows:
+        print(_line(row))
+    if options.json is not None:
+        options.json.write_text(json.dumps({"rate_per_s": options.rate, "settings": rows}, indent=2) + "\n")
+    worst = max(abs(row["off"][name]) for row in rows for name in row["off"])
+    print(f"the worst is off by {worst:.0%}")
+    return 0 if worst <= options.bound else 1
+
+
+class _Comparison:
+    def __init__(self, address: str, folder: Path, rate: int, seconds: float) -> None:
+        self._address, self._folder, self._rate = address, folder, rate
+        self._events = folder / "flights.ndjson"
+        self._n_events = int(rate * seconds)
+        with self._events.open("wb") as file:
+            n_events = max(self._n_events, _FULL_SPEED_EVENTS)
+            file.writelines(value + b"\n" for _, value in islice(encoded_events(n_events), n_events))
+
+    def rows(self) -> list[dict[str, Any]]:
+        paced = [self._replay(setting, paced=True) for setting in SETTINGS]
+        full = [self._replay(setting, paced=False) for setting in SETTINGS]
+        return [
+            _compare(setting, self._predict(setting, paced[0], full[0]), measured, at_full_speed)
+            for setting, measured, at_full_speed in zip(SETTINGS, paced, full, strict=True)
+        ]
+
+    def _replay(self, setting: dict[str, int], *, paced: bool) -> dict[str, Any]:
+        out = self._folder / f"measured-{len(list(self._folder.iterdir()))}.json"
+        sets = [f"--set=stages[{STAGE}].infer.batch.{name}={value}" for name, value in setting.items()]
+        pace = (
+            ["--rate", str(self._rate), "--limit", str(self._n_events)]
+            if paced
+            else ["--limit", str(_FULL_SPEED_EVENTS)]
+        )
+        _modelstream(
+            "replay", str(PIPELINE), str(self._events), *pace, "--partitions", "2", "--no-progress",
+            "--broker", self._address, "--json", str(out), *sets,
+        )  # fmt: skip
+        result: dict[str, Any] = json.loads(out.read_bytes())
+        return result | {"path": str(out)}
+
+    def _predict(self, setting: dict[str, int], measured: dict[str, Any], full: dict[str, Any]) -> dict[str, Any]:
+        out = self._folder / "predicted.json"
+        choices = [f"{name}={value}" for name, value in (setting or {"max_size": 1024}).items()]
+        _modelstream(
+            "what-if", str(PIPELINE), str(self._events), *choices, "--rate", f"{self._rate}/s",
+            "--limit", str(self._n_events), "--measured", measured["path"], "--measured", full["path"],
+            "--json", str(out),
+        )  # fmt: skip
+        found: dict[str, Any] = json.loads(out.read_bytes())["settings"][0]
+        return found
+
+
+def _modelstream(*arguments: str) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MODELSTREAM_")}
+    subprocess.run(
+        [sys.executable, "-m", "modelstream", *arguments], check=True, env=kept, stdout=subprocess.DEVNULL, timeout=300
+    )
+
+
+def _compare(
+    setting: dict[str, int], predicted: dict[str, Any], measured: dict[str, Any], full: dict[str, Any]
+) -> dict[str, Any]:
+    figures = {
+        "p50_ms": (predicted["p50_ms"], measured["p50_ms"]),
+        "p99_ms": (predicted["p99_ms"], measured["p99_ms"]),
+        "throughput_per_s": (predicted["throughput_per_s"], full["answers_per_s"]),
+    }
+    return {
+        "setting": setting,
+        "predicted": {name: round(one, 3) for name, (one, _) in figures.items()},
+        "measured": {name: other for name, (_, other) in figures.items()},
+        "off": {name: round(one / other - 1, 4) for name, (one, other) in figures.items()},
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    setting = ", ".join(f"{name} {value}" for name, value in row["setting"].items()) or "as it is"
+    figures = [
+        f"{name} {row['predicted'][name]:,.1f} for {row['measured'][name]:,.1f} ({row['off'][name]:+.0%})"
+        for name in row["off"]
+    ]
+    return f"{setting:16} {'; '.join(figures)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""``modelstream replay --offline``: without a broker, under a virtual clock."""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import islice
+from pathlib import Path
+
+from modelstream.streams.cli.common import broker_settings, read_pipeline
+from modelstream.streams.cli.progress import show_progress
+from modelstream.streams.cli.replay_options import ReplayOptions
+from modelstream.streams.cli.replay_setting import ReplaySetting
+from modelstream.streams.replay.arrivals import Pace
+from modelstream.streams.replay.costs import measure_costs, read_costs
+from modelstream.streams.replay.environment import describe_environment
+from modelstream.streams.replay.offline import run_offline
+from modelstream.streams.replay.offline_result import offline_result
+from modelstream.streams.replay.prepared import TimedRecord, prepare
+from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.summing_up import Labels
+from modelstream.streams.settings import EngineLimits
+
+__all__ = ["outside_costs", "replay_offline"]
+
+#: From the producer to a consumer's hands, as a worker counts it: Kafka's own round trip.
+_ROUND_TRIP_S = 0.002
+
+
+def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm_up: float) -> ReplayResult:
+    """Replay the events of a setting through its pipeline in this process, and return the figures.
+
+    Raises
+    ------
+    ModelStreamError
+        The events cannot be read, or the costs.
+    """
+    pipeline = read_pipeline(setting.pipeline, setting.overrides)
+    spec = pipeline.spec
+    built = pipeline.build()
+    source = setting.open_file(spec) or setting.open_topic(broker_settings(setting.broker, spec.broker))
+    with show_progress("read", setting.progress) as advance, tempfile.TemporaryDirectory() as folder:
+        records: list[TimedRecord] = list(islice(source.records(), setting.limit))
+        times_ms = prepare(
+            iter(records), spec.source, 1, Path(folder), on_progress=lambda n: advance(n, source.share_read())
+        ).times_ms
+    keys, values = [record[0] for record in records], [record[1] for record in records]
+    if more.costs is not None:
+        costs = read_costs(more.costs, [stage.step_id for stage in built.stages])
+    else:
+        costs = measure_costs(built, values, keys).model_copy(update=outside_costs())
+    if more.save_costs is not None:
+        more.save_costs.write_bytes(costs.to_json())
+    schedule = pace.schedule(len(records), times_ms)
+    run = run_offline(built, values, keys, schedule.due_us, costs)
+    labels = Labels(str(setting.pipeline), setting.name, pace, warm_up, schedule.n_clamped)
+    return offline_result(run, schedule.due_us, labels, describe_environment("none, offline"))
+
+
+def outside_costs() -> dict[str, float]:
+    """Return what nobody can measure without Kafka: the lingers of both producers, and a round trip each."""
+    return {
+        "path_in_s": 0.001 + _ROUND_TRIP_S / 2,
+        "linger_s": EngineLimits().linger_ms / 1000,
+        "path_out_s": _ROUND_TRIP_S,
+    }

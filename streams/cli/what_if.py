@@ -1,0 +1,144 @@
+"""``modelstream what-if``: what other batch sizes, waits and threads would give, without trying them."""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from modelstream.streams.cli.common import RateType, pipeline_argument, read_pipeline, set_option
+from modelstream.streams.cli.replay_offline import outside_costs
+from modelstream.streams.event_files import FileFormat
+from modelstream.streams.replay.arrivals import Arrivals, Pace
+from modelstream.streams.replay.costs import measure_costs, read_costs
+from modelstream.streams.replay.prepared import prepare
+from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.sources import open_source
+from modelstream.streams.replay.what_if import SETTINGS, Setting, WhatIf, calibrate, grid, predict
+
+__all__ = ["command"]
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+#: Calibration moves two things that depend on each other a little: the second time nothing is left.
+_ROUNDS = 2
+
+
+class _ChoiceType(click.ParamType):
+    name = "setting"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        name, equals, texts = value.partition("=")
+        try:
+            numbers = [None if text == "none" else float(text) for text in texts.split(",")]
+        except ValueError:
+            numbers = []
+        if not equals or not numbers:
+            self.fail(f"{value!r} is no setting; write NAME=VALUE,VALUE…, as max_size=64,256", param, ctx)
+        return name, numbers
+
+
+@click.command(
+    "what-if",
+    epilog="""\b
+Examples:
+  modelstream what-if pipeline.yaml events.ndjson max_size=64,256,1024 max_wait_ms=0,5 --rate 20000/s
+  modelstream replay pipeline.yaml events.ndjson --rate 20000/s --broker localhost:9092 --json now.json
+  modelstream what-if pipeline.yaml events.ndjson in_flight=1,2 --rate 20000/s --measured now.json
+""",
+)
+@pipeline_argument
+@click.argument("file")
+@click.argument("choices", nargs=-1, required=True, metavar="NAME=VALUE,VALUE…", type=_ChoiceType())
+@set_option
+@click.option("--speed", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Times faster than recorded.")
+@click.option("--rate", type=RateType(), metavar="N/s", help="Events per second in the mean, instead of a speed.")
+@click.option("--arrivals", type=click.Choice(get_args(Arrivals)), default="poisson", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random arrivals.")
+@click.option("--limit", type=click.IntRange(min=1), default=100_000, show_default=True, metavar="N")
+@click.option("--costs", type=_FILE, metavar="JSON", help="What work costs, if not measured: by replay --save-costs.")
+@click.option(
+    "--measured", type=_FILE, multiple=True, metavar="JSON",
+    help="A replay's result at the pipeline's own settings, to go by: one at the rate, one at full speed, or both.",
+)  # fmt: skip
+@click.option("--format", "file_format", type=click.Choice(get_args(FileFormat)), help="What FILE holds.")
+@click.option("--json", "json_file", type=_FILE, help="Write all of it there.")
+def command(
+    pipeline: Path,
+    file: str,
+    choices: tuple[tuple[str, list[float | None]], ...],
+    overrides: tuple[str, ...],
+    speed: float | None,
+    rate: float | None,
+    arrivals: Arrivals,
+    seed: int,
+    limit: int,
+    costs: Path | None,
+    measured: tuple[Path, ...],
+    file_format: FileFormat | None,
+    json_file: Path | None,
+) -> None:
+    """Predict p50, p99 and throughput of PIPELINE for other settings, at the pace of the events of FILE.
+
+    The events' arrivals go through the worker's own batcher under a virtual clock, and no model is asked: what work
+    costs is measured once, on this machine while nothing else uses it. With --measured, a replay of the pipeline as it
+    is, predictions start from what it measured; that is what to trust. Settings are max_size, max_wait_ms,
+    target_p99_ms and in_flight of all stages that infer, and threads; `none` takes one away.
+    """
+    if (speed is None) == (rate is None):
+        raise click.UsageError("say how fast events come: either --rate or --speed")
+    pace = Pace(speed=speed, rate_per_s=rate, arrivals=arrivals, seed=seed)
+    settings = grid(dict(choices))
+    described = read_pipeline(pipeline, overrides)
+    built = described.build()
+    path = None if file == "-" else Path(file)
+    source = open_source(path, file_format, described.spec.source, as_is=False)
+    records = list(islice(source.records(), limit))
+    with tempfile.TemporaryDirectory() as folder:
+        times_ms = prepare(iter(records), described.spec.source, 1, Path(folder)).times_ms
+    keys, values = [record[0] for record in records], [record[1] for record in records]
+    due_us = pace.schedule(len(records), times_ms).due_us
+    if costs is not None:
+        known = read_costs(costs, [stage.step_id for stage in built.stages])
+    else:
+        known = measure_costs(built, values, keys).model_copy(update=outside_costs())
+    results = [ReplayResult.read(one) for one in measured]
+    for _ in range(_ROUNDS if results else 0):
+        known = calibrate(known, predict(built, values, due_us, known, {}), results)
+    found = [predict(built, values, due_us, known, setting) for setting in settings]
+    now = predict(built, values, due_us, known, {})
+    _print(now, found, str(pace))
+    if json_file is not None:
+        said = {"pace": str(pace), "costs": known.model_dump(mode="json"), "now": now, "settings": found}
+        json_file.write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _print(now: WhatIf, found: list[WhatIf], pace: str) -> None:
+    names = [name for name in SETTINGS if name in found[0].setting]
+    table = Table(box=None, title=f"at {pace}, one worker", title_justify="left")
+    for name in (*names, "p50 ms", "p99 ms", "events/s at most", "rows a batch"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    best = min(found, key=lambda one: (one.p99_ms, -one.throughput_per_s))
+    fastest = max(found, key=lambda one: one.throughput_per_s)
+    table.add_row(*("as it is", *[""] * len(names))[: len(names)], *_figures(now), "")
+    for one in found:
+        marks = [text for text, mark in (("least p99", best), ("most events/s", fastest)) if one is mark]
+        table.add_row(*(_text(one.setting, name) for name in names), *_figures(one), ", ".join(marks))
+    Console().print(table)
+
+
+def _figures(one: WhatIf) -> tuple[str, ...]:
+    return f"{one.p50_ms:,.1f}", f"{one.p99_ms:,.1f}", f"{one.throughput_per_s:,.0f}", f"{one.mean_batch:,.1f}"
+
+
+def _text(setting: Setting, name: str) -> str:
+    value = setting[name]
+    return "none" if value is None else f"{value:g}"

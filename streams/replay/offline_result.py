@@ -1,0 +1,140 @@
+"""From an offline run to the result of a replay: the same figures, by the virtual clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelstream.streams.replay.figures import Course, answers_per_s, highest_lag, latency, latency_curve, samples
+from modelstream.streams.replay.offline import ClosedBatch, OfflineRun
+from modelstream.streams.replay.result import Environment, ReplayResult, StageFigures
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from modelstream.streams.replay.summing_up import Labels
+
+__all__ = ["offline_result"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Of the events that have an answer, and of those that have a prediction, when: in microseconds."""
+
+    due_us: NDArray[np.int64]
+    answered: NDArray[np.intp]
+    answered_us: NDArray[np.int64]
+    predicted: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, run: OfflineRun, due_us: NDArray[np.int64]) -> _Times:
+        answered = np.flatnonzero(~np.isnan(run.answered_s))
+        return cls(
+            due_us=due_us,
+            answered=answered,
+            answered_us=np.round(run.answered_s[answered] * 1e6).astype(np.int64),
+            predicted=np.flatnonzero(~np.isnan(run.latency_s)),
+        )
+
+    def course(self, run: OfflineRun) -> Course:
+        latency_us = np.round(run.latency_s[self.predicted] * 1e6).astype(np.int64)
+        return Course(
+            start_us=0,
+            sent_us=self.due_us,
+            answered_us=self.answered_us,
+            due_sent_us=self.due_us[self.answered],
+            predicted_us=self.due_us[self.predicted] + latency_us,
+            latency_us=latency_us,
+        )
+
+
+def offline_result(
+    run: OfflineRun, due_us: NDArray[np.int64] | None, labels: Labels, environment: Environment
+) -> ReplayResult:
+    """Return the figures of an offline run.
+
+    Parameters
+    ----------
+    run : OfflineRun
+        The run.
+    due_us : ndarray of int64, shape (n_events,), or None
+        When each event was due; None where all were there at once.
+    labels : Labels
+        What was replayed.
+    environment : Environment
+        Machine and versions.
+    """
+    n_events = len(run.latency_s)
+    times = _Times.of(run, np.zeros(n_events, np.int64) if due_us is None else due_us)
+    course = times.course(run)
+    warm = times.predicted >= int(labels.warm_up * n_events)
+    measured = latency(course.latency_us[warm])
+    names = ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
+    flat: dict[str, Any] = {name: None if measured is None else getattr(measured, name) for name in names}
+    seconds = max(run.seconds, 1e-6)
+    stages = tuple(_stage(step_id, run.batches) for step_id in dict.fromkeys(batch.step_id for batch in run.batches))
+    n_batches = sum(stage.batches for stage in stages)
+    return ReplayResult(
+        **flat,
+        **_labels(labels),
+        events=n_events,
+        events_per_s=round(n_events / seconds, 1),
+        seconds=round(run.seconds, 6),
+        max_lag=highest_lag(course),
+        mean_batch=round(sum(stage.rows for stage in stages) / n_batches, 2) if n_batches else None,
+        cache_hit_rate=None,
+        cpu_us_per_event=None,
+        peak_rss_mb=None,
+        predictions=len(run.predictions),
+        dead_letters=len(run.dead_letters),
+        filtered=run.n_filtered,
+        missing=n_events - len(run.predictions) - len(run.dead_letters) - run.n_filtered,
+        duplicates=0,
+        answers_per_s=answers_per_s(course.predicted_us, labels.warm_up),
+        append_latency=None,
+        consumer_latency=measured,
+        latency_curve=latency_curve(course.latency_us[warm]),
+        series=samples(course, None),
+        stages=stages,
+        environment=environment,
+    )
+
+
+def _labels(labels: Labels) -> dict[str, Any]:
+    pace = labels.pace
+    return {
+        "pipeline": labels.pipeline,
+        "file": labels.file,
+        "speed": str(pace),
+        "arrivals": pace.kind,
+        "seed": pace.seed if pace.kind == "poisson" else None,
+        "workers": 1,
+        "partitions": 1,
+        "warm_up": labels.warm_up,
+        # Virtual time begins here, so that two runs are equal to the last byte.
+        "started_at": datetime.fromtimestamp(0, UTC),
+        "latency_clock": "virtual",
+        "max_send_delay_ms": 0.0,
+        "p99_send_delay_ms": 0.0,
+        "clamped_events": labels.n_clamped,
+    }
+
+
+def _stage(step_id: str, batches: list[ClosedBatch]) -> StageFigures:
+    ours = [batch for batch in batches if batch.step_id == step_id]
+    rows = sum(batch.n_rows for batch in ours)
+    sizes = Counter(1 << (batch.n_rows - 1).bit_length() for batch in ours)
+    return StageFigures(
+        step_id=step_id,
+        batches=len(ours),
+        rows=rows,
+        mean_rows=round(rows / len(ours), 2),
+        sizes=dict(sorted(sizes.items())),
+        close_reasons=dict(Counter(batch.reason for batch in ours)),
+        mean_queued_ms=round(sum(batch.queued_s for batch in ours) / len(ours) * 1000, 4),
+        mean_service_ms=round(sum(batch.service_s for batch in ours) / len(ours) * 1000, 4),
+    )

@@ -1,0 +1,232 @@
+"""What latency and throughput other settings would give: the worker's own batcher under a virtual clock, no models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelstream.models.errors import ConfigError
+from modelstream.operators.batch import EventBatch, Lineage
+from modelstream.streams.build import BuiltPipeline, BuiltStage
+from modelstream.streams.infer_spec import BatchSpec
+from modelstream.streams.replay.costs import Costs, Line
+from modelstream.streams.replay.offline import run_offline
+from modelstream.streams.spec import validated
+
+if TYPE_CHECKING:
+    from modelstream.streams.replay.result import ReplayResult
+
+__all__ = ["SETTINGS", "WhatIf", "calibrate", "grid", "predict", "with_setting"]
+
+#: What can be asked about: keys of ``infer.batch``, and the pipeline's ``threads``.
+SETTINGS = ("max_size", "max_wait_ms", "target_p99_ms", "in_flight", "threads")
+
+#: More are more than anybody reads, and take minutes.
+_MOST_SETTINGS = 64
+
+#: As in a replay: what the first events meet is not steady.
+_WARM_UP = 0.25
+#: Rows that are run at once for the throughput: some dozens of the largest micro-batches.
+_FULL_SPEED_ROWS = 65_536
+
+_NOTHING: dict[str, Any] = {}
+
+#: A setting: names of `SETTINGS` with their values.
+Setting = Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """What one setting would give.
+
+    Parameters
+    ----------
+    setting : mapping of str to float or None
+        What is set otherwise.
+    p50_ms, p99_ms : float
+        From an event's due time to its prediction, the first quarter of the events left out.
+    throughput_per_s : float
+        Events a second where all are there at once.
+    mean_batch : float
+        Rows of a micro-batch, at the arrivals given.
+    """
+
+    setting: Setting
+    p50_ms: float
+    p99_ms: float
+    throughput_per_s: float
+    mean_batch: float
+
+
+def grid(choices: Mapping[str, Sequence[float | None]]) -> list[Setting]:
+    """Return every combination of choices.
+
+    Raises
+    ------
+    ConfigError
+        A name is unknown, or there are too many.
+
+    Examples
+    --------
+    >>> grid({"max_size": [64, 256], "max_wait_ms": [0]})
+    [{'max_size': 64, 'max_wait_ms': 0}, {'max_size': 256, 'max_wait_ms': 0}]
+    """
+    for name in choices:
+        if name not in SETTINGS:
+            raise ConfigError(name, f"is no setting that can be asked about; known here: {', '.join(SETTINGS)}")
+    settings: list[Setting] = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
+    if len(settings) > _MOST_SETTINGS:
+        raise ConfigError("", f"{len(settings)} settings are too many; ask about {_MOST_SETTINGS} at once")
+    return settings
+
+
+def predict(
+    built: BuiltPipeline,
+    values: Sequence[bytes | None],
+    due_us: NDArray[np.int64] | None,
+    costs: Costs,
+    setting: Setting,
+) -> WhatIf:
+    """Return what a setting would give with one worker.
+
+    Nothing is decoded or computed: time goes by as the costs say, and batches are closed by the worker's batcher. So
+    every event is taken to be predicted.
+
+    Parameters
+    ----------
+    built : BuiltPipeline
+        The pipeline.
+    values : sequence of bytes or None
+        Its records.
+    due_us : ndarray of int64, shape (n_events,), or None
+        When each comes; None where all are there at once.
+    costs : Costs
+        What the work takes.
+    setting : mapping of str to float or None
+        What is set otherwise; None takes a key away.
+    """
+    hollow = _hollow(with_setting(built, setting))
+    keys: list[bytes | None] = [None] * len(values)
+    run = run_offline(hollow, values, keys, due_us, costs)
+    warm_s = run.latency_s[int(_WARM_UP * len(values)) :]
+    p50_ms, p99_ms = np.percentile(warm_s * 1000, [50, 99]).tolist() if len(warm_s) else (0.0, 0.0)
+    rows = [batch.n_rows for batch in run.batches]
+    many = [values[i % len(values)] for i in range(_FULL_SPEED_ROWS)] if len(values) else []
+    full = run_offline(hollow, many, [None] * len(many), None, costs)
+    return WhatIf(
+        setting=setting,
+        p50_ms=p50_ms,
+        p99_ms=p99_ms,
+        throughput_per_s=len(many) / full.seconds if full.seconds else float("inf"),
+        mean_batch=sum(rows) / len(rows) if rows else 0.0,
+    )
+
+
+def calibrate(costs: Costs, predicted: WhatIf, measured: Sequence[ReplayResult]) -> Costs:
+    """Return costs with which the prediction of one setting comes to what was measured of it.
+
+    Where the machine is shared, with a broker say, all work takes longer than it does alone. A replay at full speed
+    tells how much, and all work is stretched by it. Of one at the pace that is asked about, what is left of the median
+    is the way through Kafka: it is added to the way out.
+
+    Parameters
+    ----------
+    costs : Costs
+        As measured in this process, or calibrated before.
+    predicted : WhatIf
+        What they say of the setting that was measured, at the same arrivals.
+    measured : sequence of ReplayResult
+        Replays at the setting.
+    """
+    stretch, path_out_s = 1.0, costs.path_out_s
+    for result in measured:
+        if result.arrivals == "max" and result.answers_per_s:
+            stretch = predicted.throughput_per_s / result.answers_per_s
+        elif result.arrivals != "max" and result.p50_ms is not None:
+            path_out_s = max(0.0, path_out_s + (result.p50_ms - predicted.p50_ms) / 1000)
+    return costs.model_copy(
+        update={
+            "stages": {step_id: _stretched(line, stretch) for step_id, line in costs.stages.items()},
+            "fetch": _stretched(costs.fetch, stretch),
+            "decode": _stretched(costs.decode, stretch),
+            "produce": _stretched(costs.produce, stretch),
+            "path_out_s": path_out_s,
+        }
+    )
+
+
+def _stretched(line: Line, factor: float) -> Line:
+    return Line(fixed_s=line.fixed_s * factor, per_row_s=line.per_row_s * factor)
+
+
+def with_setting(built: BuiltPipeline, setting: Setting) -> BuiltPipeline:
+    """Return a pipeline with another setting of all its stages that infer.
+
+    Raises
+    ------
+    ConfigError
+        A value is none that the pipeline file could have.
+    """
+    keys: dict[str, Any] = {
+        name: int(value) if value is not None and value == int(value) else value for name, value in setting.items()
+    }
+    threads = keys.pop("threads", built.spec.threads)
+    stages = []
+    for stage in built.spec.stages:
+        if stage.infer is not None:
+            said = stage.infer.batch.model_dump(exclude_unset=True) | keys
+            batch = validated(BatchSpec, {name: value for name, value in said.items() if value is not None}, "batch")
+            stage = stage.model_copy(update={"infer": stage.infer.model_copy(update={"batch": batch})})
+        stages.append(stage)
+    return replace(built, spec=built.spec.model_copy(update={"stages": tuple(stages), "threads": threads}))
+
+
+def _hollow(built: BuiltPipeline) -> BuiltPipeline:
+    """Return a pipeline that does nothing with its events but count them."""
+    sink = built.spec.sink.model_copy(update={"flight_record": False})
+    return replace(
+        built,
+        spec=built.spec.model_copy(update={"sink": sink}),
+        codec=_HollowCodec(),  # type: ignore[arg-type]
+        stages=tuple(BuiltStage(stage.step_id, _HollowOperator(stage.step_id)) for stage in built.stages),
+        encoder=_HollowEncoder(),  # type: ignore[arg-type]
+    )
+
+
+class _HollowCodec:
+    def decode(
+        self,
+        values: Sequence[bytes | None],
+        keys: list[bytes | None],
+        timestamps_ms: NDArray[np.int64],
+        default_ids: object = None,
+        source: Any = None,
+    ) -> EventBatch:
+        n_rows = len(values)
+        return EventBatch(
+            keys=keys,
+            ids=[""] * n_rows,
+            event_times=timestamps_ms.view("datetime64[ms]"),
+            events=[_NOTHING] * n_rows,
+            lineage=Lineage.of_source(source, n_rows),
+            record_times=timestamps_ms,
+            n_bytes=np.fromiter((len(value or b"") for value in values), np.int64, n_rows),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _HollowOperator:
+    step_id: str
+
+    def __call__(self, batch: EventBatch) -> EventBatch:
+        return batch
+
+
+class _HollowEncoder:
+    def encode(self, batch: EventBatch) -> list[str]:
+        return [""] * len(batch)

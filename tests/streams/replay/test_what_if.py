@@ -1,0 +1,118 @@
+"""What-if: predictions by hand, and that they are those of an offline run with real models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from click.testing import CliRunner
+from support.onnx_factory import affine, write_model
+from support.replay_results import make_result
+
+from modelstream.models.errors import ConfigError
+from modelstream.streams.cli.what_if import command
+from modelstream.streams.pipeline import Pipeline, infer, load_pipeline
+from modelstream.streams.replay.costs import Costs, Line
+from modelstream.streams.replay.offline import run_offline
+from modelstream.streams.replay.what_if import calibrate, grid, predict
+
+MS = 1e-3
+N = 600
+COSTS = Costs(
+    fetch=Line(fixed_s=0.05 * MS), decode=Line(per_row_s=0.001 * MS), produce=Line(per_row_s=0.002 * MS),
+    stages={"weigh": Line(fixed_s=1 * MS, per_row_s=0.05 * MS)}, linger_s=1 * MS, path_out_s=2 * MS,
+)  # fmt: skip
+DUE_US = np.sort(np.random.default_rng(3).uniform(0, 300_000, N).astype(np.int64))
+VALUES: list[bytes | None] = [orjson.dumps({"x": [i, 1]}) for i in range(N)]
+
+
+@pytest.fixture
+def make_pipeline(tmp_path: Path) -> Callable[..., Pipeline]:
+    write_model(tmp_path / "models", "weigh", affine([1.0, 2.0]), '[inputs.x]\nfield = "x"\n')
+
+    def make(**batch: Any) -> Pipeline:
+        return Pipeline("p", {"topic": "in"}, folder=tmp_path).then("weigh", infer(["weigh"], batch=batch)).to("out")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "setting", [{}, {"max_size": 4}, {"max_wait_ms": 5}, {"target_p99_ms": 10}, {"in_flight": 2, "threads": 2}]
+)
+def test_it_is_what_an_offline_run_of_that_setting_takes(
+    make_pipeline: Callable[..., Pipeline], setting: dict[str, float]
+) -> None:
+    found = predict(make_pipeline(max_size=64).build(), VALUES, DUE_US, COSTS, setting)
+    keys = {name: value for name, value in setting.items() if name != "threads"}
+    run = run_offline(make_pipeline(**{"max_size": 64} | keys).build(), VALUES, [None] * N, DUE_US, COSTS)
+    p50, p99 = np.percentile(run.latency_s[N // 4 :] * 1000, [50, 99])
+    assert (found.p50_ms, found.p99_ms) == pytest.approx((p50, p99))
+    assert found.mean_batch == pytest.approx(N / len(run.batches))
+
+
+def test_larger_batches_give_more_throughput_and_a_wait_costs_latency(
+    make_pipeline: Callable[..., Pipeline],
+) -> None:
+    built = make_pipeline().build()
+    small, large, waiting = (
+        predict(built, VALUES, DUE_US, COSTS, setting)
+        for setting in grid({"max_size": [4, 64]}) + grid({"max_size": [64], "max_wait_ms": [20]})
+    )
+    # 1 ms and 0.05 ms a row, and 0.003 around it.
+    assert small.throughput_per_s == pytest.approx(4 / (1 + 4 * 0.053) * 1000, rel=0.02)
+    assert large.throughput_per_s == pytest.approx(64 / (1 + 64 * 0.053) * 1000, rel=0.02)
+    assert waiting.p50_ms > large.p50_ms + 5
+    assert waiting.throughput_per_s == pytest.approx(large.throughput_per_s)
+
+
+def test_replays_of_one_setting_calibrate_it(make_pipeline: Callable[..., Pipeline]) -> None:
+    built = make_pipeline().build()
+    costs, before = COSTS, predict(built, VALUES, DUE_US, COSTS, {})
+    full_speed = make_result(speed="max", arrivals="max", answers_per_s=before.throughput_per_s / 2)
+    paced = make_result(speed="2000/s", arrivals="poisson", p50_ms=before.p50_ms + 30)
+    for _ in range(3):
+        costs = calibrate(costs, predict(built, VALUES, DUE_US, costs, {}), [full_speed, paced])
+    after = predict(built, VALUES, DUE_US, costs, {})
+    assert after.throughput_per_s == pytest.approx(before.throughput_per_s / 2, rel=0.01)
+    assert after.p50_ms == pytest.approx(before.p50_ms + 30, rel=0.01)
+
+
+def test_what_cannot_be_asked_is_told(make_pipeline: Callable[..., Pipeline]) -> None:
+    with pytest.raises(ConfigError, match="max_sise: is no setting that can be asked about; known here: max_size, "):
+        grid({"max_sise": [1]})
+    with pytest.raises(ConfigError, match="65 settings are too many"):
+        grid({"max_size": list(range(1, 66))})
+    with pytest.raises(ConfigError, match=r"batch.max_size: "):
+        predict(make_pipeline().build(), VALUES, DUE_US, COSTS, {"max_size": 0})
+
+
+def test_the_command_prints_every_setting_and_marks_the_best(
+    make_pipeline: Callable[..., Pipeline], tmp_path: Path
+) -> None:
+    pipeline, events, costs, out = (tmp_path / name for name in ("p.yaml", "e.ndjson", "costs.json", "out.json"))
+    pipeline.write_text(make_pipeline().to_yaml())
+    events.write_bytes(b"".join(value + b"\n" for value in VALUES if value))
+    costs.write_bytes(COSTS.to_json())
+    arguments = [pipeline, events, "max_size=4,64", "target_p99_ms=none,20", "--rate", "2000/s"]
+    done = CliRunner().invoke(command, list(map(str, [*arguments, "--costs", costs, "--json", out])))
+    assert done.exit_code == 0, done.output
+    for shown in ("as it is", "least p99", "none", "64"):
+        assert shown in done.stdout
+    said = orjson.loads(out.read_bytes())
+    assert [one["setting"] for one in said["settings"]] == [
+        {"max_size": size, "target_p99_ms": target} for size in (4, 64) for target in (None, 20)
+    ]
+    assert said["now"]["setting"] == {}
+    assert load_pipeline(pipeline).name == "p"
+    for wrong, problem in (
+        (["max_size"], "is no setting"),
+        (["max_size=a"], "is no setting"),
+        ([], "Missing argument"),
+    ):
+        told = CliRunner().invoke(command, list(map(str, [pipeline, events, *wrong, "--rate", "1/s"])))
+        assert (told.exit_code, problem in told.stderr) == (2, True)
+    assert "either --rate or --speed" in CliRunner().invoke(command, list(map(str, arguments[:3]))).stderr
