@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 
-__all__ = ["SYSTEMS", "System", "Unavailable", "prepare", "python_of"]
+__all__ = ["SYSTEMS", "System", "Unavailable", "onnxruntime_of", "prepare", "python_of"]
 
 
 class Unavailable(RuntimeError):
@@ -44,6 +46,8 @@ class System:
 
 SYSTEMS = {
     "loop": System("benchmarks.systems.loop"),
+    "loop-own": System("benchmarks.systems.loop_own"),
+    "bare-ort": System("benchmarks.bare"),
     "modelstream": System("benchmarks.systems.modelstream"),
     "modelstream-eos": System("benchmarks.systems.modelstream_eos"),
     "faust": System("benchmarks.systems.faust_stock", part=25),
@@ -84,6 +88,19 @@ def prepare(system: str, root: Path) -> None:
         _build_jars(root / "benchmarks" / "java" / needs.jars)
     if needs.environment:
         _install(needs.environment, root)
+
+
+def onnxruntime_of(system: str) -> str:
+    """Return the version of ONNX Runtime that a system has: by its lock file, its Maven project, or this process."""
+    needs, here = SYSTEMS[system], Path(__file__).parent
+    if needs.environment:
+        found = re.search(r"^onnxruntime==(\S+)", (here / f"requirements/{needs.environment}.lock").read_text(), re.M)
+    elif needs.jars:
+        pom = (here / "java" / needs.jars / "pom.xml").read_text()
+        found = re.search(r"<artifactId>onnxruntime</artifactId>\s*<version>([^<]+)", pom)
+    else:
+        return version("onnxruntime")
+    return found[1] if found else "unknown"
 
 
 def _install(environment: str, root: Path) -> None:

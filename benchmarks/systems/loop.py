@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable
 
 from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
-from benchmarks.systems.scoring import open_score
+from benchmarks.systems.scoring import Score, open_score
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+__all__ = ["run"]
 
 #: Most records per model call.
 BATCH = 1024
@@ -64,8 +66,7 @@ def _commit(consumer: Consumer, producer: Producer, topic: str, positions: dict[
         consumer.commit(offsets=offsets, asynchronous=False)
 
 
-def _work(job: Job, consumer: Consumer, producer: Producer, running: Callable[[], bool]) -> None:
-    score = open_score(job)
+def _work(job: Job, score: Score, consumer: Consumer, producer: Producer, running: Callable[[], bool]) -> None:
     positions: dict[int, int] = {}
     due = time.monotonic() + COMMIT_INTERVAL_S
     while running():
@@ -87,8 +88,8 @@ def _work(job: Job, consumer: Consumer, producer: Producer, running: Callable[[]
     _commit(consumer, producer, job.input_topic, positions)
 
 
-def main() -> None:
-    job = Job.from_command_line()
+def run(job: Job, score: Score) -> None:
+    """Score what comes until SIGTERM."""
     stopping = False
 
     def stop(*_: object) -> None:
@@ -97,8 +98,13 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     consumer, producer = _open_consumer(job), _open_producer(job)
-    _work(job, consumer, producer, lambda: not stopping)
+    _work(job, score, consumer, producer, lambda: not stopping)
     consumer.close()
+
+
+def main() -> None:
+    job = Job.from_command_line()
+    run(job, open_score(job))
 
 
 if __name__ == "__main__":
