@@ -34,12 +34,15 @@ class System:
         into ``.venv-ENVIRONMENT/``. None where it runs in the same one as the benchmark.
     jars : str or None
         The Maven project below ``java/`` that fetches, and builds, the jars that it needs.
+    vectors_only : bool
+        Whether it scores vectors only, and so not the workload ``flights``.
     """
 
     module: str
     part: int = 1
     environment: str | None = None
     jars: str | None = None
+    vectors_only: bool = False
 
 
 SYSTEMS = {
@@ -50,9 +53,9 @@ SYSTEMS = {
     "quix": System("benchmarks.systems.quix", part=4, environment="quix"),
     "quix-sink": System("benchmarks.systems.quix_sink", part=2, environment="quix"),
     "bytewax": System("benchmarks.systems.bytewax_flow", environment="bytewax"),
-    "mlserver": System("benchmarks.systems.mlserver_calls", environment="mlserver"),
-    "kafka-streams": System("benchmarks.systems.kafka_streams", jars="kafka-streams"),
-    "kafka-streams-batch": System("benchmarks.systems.kafka_streams_batch", jars="kafka-streams"),
+    "mlserver": System("benchmarks.systems.mlserver_calls", environment="mlserver", vectors_only=True),
+    "kafka-streams": System("benchmarks.systems.kafka_streams", jars="kafka-streams", vectors_only=True),
+    "kafka-streams-batch": System("benchmarks.systems.kafka_streams_batch", jars="kafka-streams", vectors_only=True),
 }
 
 #: pip and Maven fetch some hundred megabytes the first time.
@@ -65,7 +68,7 @@ def python_of(system: str, root: Path) -> Path:
     return root / f".venv-{environment}" / "bin" / "python" if environment else Path(sys.executable)
 
 
-def prepare(system: str, root: Path) -> None:
+def prepare(system: str, root: Path, workload: str) -> None:
     """Install what a system needs beyond this environment; nothing where that has been done already.
 
     Parameters
@@ -74,13 +77,17 @@ def prepare(system: str, root: Path) -> None:
         Whose environment.
     root : Path
         The repository.
+    workload : str
+        The name of what it is to score.
 
     Raises
     ------
     Unavailable
-        Something that it needs is missing here, or cannot be installed.
+        Something that it needs is missing here, or cannot be installed; or it is not written for the workload.
     """
     needs = SYSTEMS[system]
+    if needs.vectors_only and workload == "flights":
+        raise Unavailable("it is written for workloads of vectors only")
     if needs.jars:
         _build_jars(root / "benchmarks" / "java" / needs.jars)
     if needs.environment:

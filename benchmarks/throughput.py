@@ -108,12 +108,12 @@ def _prepared(broker: str, workload: Workload, sizes: Sequence[int]) -> Iterator
             cluster.close()
 
 
-def _prepare(systems: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def _prepare(systems: Sequence[str], workload: str) -> tuple[list[str], dict[str, str]]:
     """Install what the systems need; return those that can run, and why the others cannot."""
     ready, unavailable = [], {}
     for system in systems:
         try:
-            peers.prepare(system, ROOT)
+            peers.prepare(system, ROOT, workload)
             ready.append(system)
         except peers.Unavailable as reason:
             unavailable[system] = str(reason)
@@ -194,7 +194,7 @@ def main(
     events = events or (SOAK_EVENTS if soak else DEFAULT_EVENTS)
     events = min(events, WORKLOADS[name].n_events_max or events)
     runs = runs or (1 if soak else 3)
-    systems, unavailable = _prepare(systems)
+    systems, unavailable = _prepare(systems, name)
     try:
         with _prepared(broker, WORKLOADS[name], [_events_of(system, events) for system in systems]) as bench:
             found = _measure_all(bench, systems, events, runs, warm_up=not soak and events >= _WARM_UP_FROM)
