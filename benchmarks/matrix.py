@@ -36,8 +36,6 @@ _LEAST_EVENTS = 1_000
 #: The broker's JVM compiles nothing for less.
 _WARM_UP_FROM = 10_000
 
-_NO_FUNCTION = "the features of this workload are a Python function, and the system's worker has no Python"
-
 
 @dataclass
 class Found:
@@ -51,8 +49,8 @@ def cannot(system: str, workload: str) -> str | None:
     """Return why a system does not do a workload; None where it does."""
     if workload == "flights" and system == "loop-own":
         return "modelstream decodes whole events by orjson, as the loop does: it would be the loop"
-    if workload == "flights" and (SYSTEMS[system].jars == "kafka-streams" or system.startswith("mlserver")):
-        return _NO_FUNCTION
+    if workload == "flights" and SYSTEMS[system].vectors_only:
+        return "it is written for workloads of vectors only"
     return None
 
 

@@ -36,12 +36,15 @@ class System:
         into ``.venv-ENVIRONMENT/``. None where it runs in the same one as the benchmark.
     jars : str or None
         The Maven project below ``java/`` that fetches, and builds, the jars that it needs.
+    vectors_only : bool
+        Whether it scores vectors only, and so not the workload ``flights``.
     """
 
     module: str
     part: int = 1
     environment: str | None = None
     jars: str | None = None
+    vectors_only: bool = False
 
 
 SYSTEMS = {
@@ -54,8 +57,9 @@ SYSTEMS = {
     "quix": System("benchmarks.systems.quix", part=4, environment="quix"),
     "quix-sink": System("benchmarks.systems.quix_sink", part=2, environment="quix"),
     "bytewax": System("benchmarks.systems.bytewax_flow", environment="bytewax"),
-    "kafka-streams": System("benchmarks.systems.kafka_streams", jars="kafka-streams"),
-    "kafka-streams-batch": System("benchmarks.systems.kafka_streams_batch", jars="kafka-streams"),
+    "mlserver": System("benchmarks.systems.mlserver_calls", environment="mlserver", vectors_only=True),
+    "kafka-streams": System("benchmarks.systems.kafka_streams", jars="kafka-streams", vectors_only=True),
+    "kafka-streams-batch": System("benchmarks.systems.kafka_streams_batch", jars="kafka-streams", vectors_only=True),
 }
 
 #: pip and Maven fetch some hundred megabytes the first time.
