@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo replay-quick test lint faults soak bench bench-batching bench-cache kafka lock
+.PHONY: help demo replay-quick test lint faults soak bench bench-full bench-batching bench-cache kafka lock
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -42,8 +42,11 @@ faults: $(INSTALLED) ## Kill, stop and starve real processes, and count what was
 soak: $(INSTALLED) ## One random fault after the other for MINUTES=60; memory, descriptors and what was lost at the end
 	FAULT_SCALE=soak SOAK_MINUTES="$(MINUTES)" FAULT_SEED="$(SEED)" $(BIN)/pytest -s tests/faults $(ARGS)
 
-bench: $(INSTALLED) ## Compare throughput with a hand-written loop, Quix Streams and stock Faust; ARGS="--systems loop,modelstream"
-	@$(BIN)/python benchmarks/throughput.py $(ARGS)
+bench: $(INSTALLED) ## Compare with a hand-written loop and six peers in ten minutes; ARGS="--systems loop,modelstream" for some
+	@$(BIN)/python benchmarks/suite.py $(ARGS)
+
+bench-full: $(INSTALLED) ## All workloads, peers and rates, for hours, into benchmarks/results/; ARGS="--sections latency" for a part
+	@$(BIN)/python benchmarks/suite.py --full $(ARGS)
 
 bench-batching: $(INSTALLED) ## Compare target_p99_ms with static batch sizes and waits; ARGS="--quick --json FILE" for a minute
 	@$(BIN)/python benchmarks/batching.py $(ARGS)

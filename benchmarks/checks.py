@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import orjson
 from benchmarks.cluster import Cluster
@@ -9,16 +11,30 @@ from benchmarks.workloads.workload import Tolerance, Workload, values_of
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 from numpy.typing import NDArray
 
-__all__ = ["RunFailed", "check_outputs", "n_due"]
+__all__ = ["Outputs", "RunFailed", "check_outputs", "n_due"]
 
 
 class RunFailed(RuntimeError):
     """A worker that ended, stalled, or brought other outputs than one right one for every event."""
 
 
-def check_outputs(
-    cluster: Cluster, topic: str, workload: Workload, expected: NDArray[np.float32]
-) -> NDArray[np.int64] | None:
+@dataclass(frozen=True)
+class Outputs:
+    """Right outputs, as they stand on their topic.
+
+    Parameters
+    ----------
+    numbers : ndarray of int64, shape (n_due,)
+        Of which event each is.
+    append_ms : ndarray of int64, shape (n_due,), or None
+        When the broker appended each, in milliseconds since 1970; None where it does not stamp records.
+    """
+
+    numbers: NDArray[np.int64]
+    append_ms: NDArray[np.int64] | None
+
+
+def check_outputs(cluster: Cluster, topic: str, workload: Workload, expected: NDArray[np.float32]) -> Outputs:
     """Compare all outputs on a topic with the right values.
 
     Parameters
@@ -34,8 +50,8 @@ def check_outputs(
 
     Returns
     -------
-    ndarray of int64, shape (n_due,), or None
-        When the broker appended the outputs, in milliseconds, sorted. None where it does not stamp records.
+    Outputs
+        All of them.
 
     Raises
     ------
@@ -51,9 +67,10 @@ def check_outputs(
             numbers.append(workload.event_number(output["event_id"]))
             values.append(values_of(output))
         stamps.append(np.array([message.timestamp() for message in messages], np.int64))
-    _compare(np.array(numbers, np.int64), np.array(values, np.float64), expected, workload.tolerance)
+    outputs = np.array(numbers, np.int64)
+    _compare(outputs, np.array(values, np.float64), expected, workload.tolerance)
     times = np.concatenate(stamps)
-    return np.sort(times[:, 1]) if (times[:, 0] == TIMESTAMP_LOG_APPEND_TIME).all() else None
+    return Outputs(outputs, times[:, 1] if (times[:, 0] == TIMESTAMP_LOG_APPEND_TIME).all() else None)
 
 
 def n_due(expected: NDArray[np.float32]) -> int:

@@ -6,10 +6,18 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic
 
-__all__ = ["PARTITIONS", "BrokerFailed", "Cluster", "open_broker"]
+__all__ = ["PARTITIONS", "BrokerFailed", "Cluster", "open_broker", "open_cluster"]
 
 #: Of the input topic and of every output topic.
 PARTITIONS = 2
@@ -62,6 +70,23 @@ def open_broker(name: str) -> Iterator[str]:
         yield name
 
 
+@contextmanager
+def open_cluster(broker: str) -> Iterator[Cluster]:
+    """Yield a cluster on the broker that `open_broker` opens; its topics are deleted afterwards.
+
+    Raises
+    ------
+    BrokerFailed
+        It cannot be started, or does not answer.
+    """
+    with open_broker(broker) as address:
+        cluster = Cluster(address)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+
+
 class Cluster:
     """Topics and offsets of one broker.
 
@@ -109,6 +134,10 @@ class Cluster:
             raise BrokerFailed(f"cannot create a topic on {self.address}: {error.args[0].str()}") from None
         self._topics.append(topic)
 
+    def has(self, topic: str) -> bool:
+        """Return whether a topic was created here."""
+        return topic in self._topics
+
     def preload(self, topic: str, records: Iterable[bytes]) -> None:
         """Create a topic and put records on it, on its partitions in turn, without keys."""
         self.create_topic(topic)
@@ -142,6 +171,13 @@ class Cluster:
         """Return whether a topic's offsets are not all those of records."""
         return topic in self._transactional
 
+    def members(self, group: str) -> int:
+        """Return how many members of a group have partitions of their own; 0 while it settles."""
+        found = self._admin.describe_consumer_groups([group])[group].result(_TIMEOUT_S)
+        if found.state != ConsumerGroupState.STABLE:
+            return 0
+        return sum(bool(member.assignment and member.assignment.topic_partitions) for member in found.members)
+
     def committed(self, group: str, topic: str) -> int:
         """Return how many records of a topic a group has committed, over all of its partitions."""
         request = ConsumerGroupTopicPartitions(group, _parts(topic))
@@ -166,15 +202,21 @@ class Cluster:
             consumer.close()
 
     def close(self) -> None:
+        """Delete every topic that was created here, and let go of the broker."""
+        self.delete_topics()
+        self._probe.close()
+
+    def delete_topics(self) -> None:
         """Delete every topic that was created here."""
         for tail in self._tails.values():
             tail.close()
-        self._probe.close()
+        self._tails.clear()
         if self._topics:
             for future in self._admin.delete_topics(self._topics, operation_timeout=_TIMEOUT_S).values():
                 # A broker that is going away anyway, or forbids deletion, is no reason to fail a measurement.
                 with suppress(KafkaException):
                     future.result(_TIMEOUT_S)
+            self._topics.clear()
 
 
 class _Tail:

@@ -18,7 +18,7 @@ from benchmarks.cluster import Cluster
 from benchmarks.workloads.workload import Workload
 from numpy.typing import NDArray
 
-__all__ = ["Run", "measure"]
+__all__ = ["Run", "Worker", "append_rate", "measure"]
 
 #: The first tenth of the outputs is warm-up: caches, allocator, the first fetches.
 WARM_UP = 0.1
@@ -169,12 +169,16 @@ def measure(
         samples = _watch(worker, cluster, input_topic, output_topic, len(expected), n_due(expected))
     finally:
         exit_code = worker.stop()
-    append_ms = check_outputs(cluster, output_topic, workload, expected)
+    append_ms = check_outputs(cluster, output_topic, workload, expected).append_ms
     warm = next(sample for sample in samples if sample.outputs >= WARM_UP * n_due(expected))
     end, measured = samples[-1], samples[samples.index(warm) :]
     # A run too short for two samples has no rate by polling; it is not what anybody measures with.
     n_after = max(end.outputs - warm.outputs, 1)
-    rate = _rate(append_ms) if append_ms is not None else n_after / max(end.time_s - warm.time_s, _SAMPLE_EVERY_S)
+    rate = (
+        append_rate(np.sort(append_ms))
+        if append_ms is not None
+        else n_after / max(end.time_s - warm.time_s, _SAMPLE_EVERY_S)
+    )
     return Run(
         workload=workload.name,
         system=system,
@@ -210,7 +214,7 @@ def _watch(worker: Worker, cluster: Cluster, source: str, topic: str, n_in: int,
     return samples
 
 
-def _rate(append_ms: NDArray[np.int64]) -> float:
+def append_rate(append_ms: NDArray[np.int64]) -> float:
     """Return outputs per second after the warm-up, from the sorted append times of all outputs."""
     start_ms, end_ms = append_ms[int(WARM_UP * len(append_ms))], append_ms[-1]
     after = len(append_ms) - int(np.searchsorted(append_ms, start_ms, side="right"))

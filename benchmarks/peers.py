@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 
-__all__ = ["SYSTEMS", "System", "Unavailable", "prepare", "python_of"]
+__all__ = ["SYSTEMS", "System", "Unavailable", "onnxruntime_of", "prepare", "python_of"]
 
 
 class Unavailable(RuntimeError):
@@ -34,25 +36,30 @@ class System:
         into ``.venv-ENVIRONMENT/``. None where it runs in the same one as the benchmark.
     jars : str or None
         The Maven project below ``java/`` that fetches, and builds, the jars that it needs.
+    vectors_only : bool
+        Whether it scores vectors only, and so not the workload ``flights``.
     """
 
     module: str
     part: int = 1
     environment: str | None = None
     jars: str | None = None
+    vectors_only: bool = False
 
 
 SYSTEMS = {
     "loop": System("benchmarks.systems.loop"),
+    "loop-own": System("benchmarks.systems.loop_own"),
+    "bare-ort": System("benchmarks.bare"),
     "modelstream": System("benchmarks.systems.modelstream"),
     "modelstream-eos": System("benchmarks.systems.modelstream_eos"),
     "faust": System("benchmarks.systems.faust_stock", part=25),
     "quix": System("benchmarks.systems.quix", part=4, environment="quix"),
     "quix-sink": System("benchmarks.systems.quix_sink", part=2, environment="quix"),
     "bytewax": System("benchmarks.systems.bytewax_flow", environment="bytewax"),
-    "mlserver": System("benchmarks.systems.mlserver_calls", environment="mlserver"),
-    "kafka-streams": System("benchmarks.systems.kafka_streams", jars="kafka-streams"),
-    "kafka-streams-batch": System("benchmarks.systems.kafka_streams_batch", jars="kafka-streams"),
+    "mlserver": System("benchmarks.systems.mlserver_calls", environment="mlserver", vectors_only=True),
+    "kafka-streams": System("benchmarks.systems.kafka_streams", jars="kafka-streams", vectors_only=True),
+    "kafka-streams-batch": System("benchmarks.systems.kafka_streams_batch", jars="kafka-streams", vectors_only=True),
 }
 
 #: pip and Maven fetch some hundred megabytes the first time.
@@ -85,6 +92,19 @@ def prepare(system: str, root: Path) -> None:
         _build_jars(root / "benchmarks" / "java" / needs.jars)
     if needs.environment:
         _install(needs.environment, root)
+
+
+def onnxruntime_of(system: str) -> str:
+    """Return the version of ONNX Runtime that a system has: by its lock file, its Maven project, or this process."""
+    needs, here = SYSTEMS[system], Path(__file__).parent
+    if needs.environment:
+        found = re.search(r"^onnxruntime==(\S+)", (here / f"requirements/{needs.environment}.lock").read_text(), re.M)
+    elif needs.jars:
+        pom = (here / "java" / needs.jars / "pom.xml").read_text()
+        found = re.search(r"<artifactId>onnxruntime</artifactId>\s*<version>([^<]+)", pom)
+    else:
+        return version("onnxruntime")
+    return found[1] if found else "unknown"
 
 
 def _install(environment: str, root: Path) -> None:

@@ -6,13 +6,14 @@ import platform
 import statistics
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
-import psutil
 from benchmarks.measurement import Run
+from benchmarks.peers import SYSTEMS, onnxruntime_of
 from rich.console import Console
 from rich.table import Table
+
+from modelstream.streams.replay.environment import describe_environment as replay_environment
 
 __all__ = ["Summary", "describe_environment", "missed", "print_table", "summarise"]
 
@@ -64,14 +65,16 @@ def missed(summary: Summary, at_least: float) -> str | None:
 
 def describe_environment(broker: str) -> dict[str, Any]:
     """Return what the figures depend on: machine, interpreter, packages, and which broker was asked for."""
-    packages = ("confluent-kafka", "faust-streaming", "numpy", "onnxruntime", "orjson")
+    own = replay_environment(broker)
     return {
         "broker": broker,
-        "cpus": psutil.cpu_count(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
+        "cpu": own.cpu,
+        "cpus": own.cpus,
+        "memory_gb": own.memory_gb,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": own.python,
+        "packages": own.versions,
+        "onnxruntime": {system: onnxruntime_of(system) for system in SYSTEMS},
     }
 
 

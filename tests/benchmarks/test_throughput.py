@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from benchmarks import throughput
+from benchmarks.matrix import Found
 from benchmarks.measurement import Run
 from click.testing import CliRunner
 
@@ -28,35 +29,38 @@ def _result_of(json_file: Path, *arguments: str) -> dict[str, Any]:
     done = _bench(*arguments, "--json", str(json_file))
     assert done.returncode == 0, done.stdout + done.stderr
     result: dict[str, Any] = json.loads(json_file.read_text())
-    assert all(name in done.stdout for name in result["systems"])
+    assert all(name in done.stdout for one in result["workloads"].values() for name in one["systems"])
     return result
 
 
 @pytest.mark.kafka
 def test_on_kafka(kafka, tmp_path: Path) -> None:
-    options = ("--systems", "loop,modelstream,faust", "--events", "5000", "--runs", "1", "--broker", kafka.bootstrap)
-    result = _result_of(tmp_path / "result.json", *options)
-    assert set(result["systems"]) == {"loop", "modelstream", "faust"}
-    for measures in result["systems"].values():
-        assert set(measures) == MEASURES
-        assert measures["events_per_s"] > 0
-        assert measures["peak_rss_mb"] > 0
-    assert result["systems"]["loop"]["ratio_to_loop"] == 1
+    systems = {"loop", "loop-own", "bare-ort", "modelstream", "faust"}
+    options = ("--systems", ",".join(systems), "--workloads", "ffnn-784-csv,flights", "--events", "2000")
+    result = _result_of(tmp_path / "result.json", *options, "--runs", "1", "--broker", kafka.bootstrap)
+    csv, flights = (result["workloads"][name] for name in ("ffnn-784-csv", "flights"))
+    assert (set(csv["systems"]), csv["unavailable"]) == (systems, {})
+    assert set(flights["systems"]) == systems - {"loop-own"}
+    assert "the loop" in flights["unavailable"]["loop-own"]
+    for one in (csv, flights):
+        assert one["systems"]["loop"]["ratio_to_loop"] == 1
+        for measures in one["systems"].values():
+            assert set(measures) == MEASURES
+            assert measures["events_per_s"] > 0
+            assert measures["peak_rss_mb"] > 0
     for run in result["runs"]:
-        assert (run["clock"], run["committed"], run["exit_code"]) == ("log_append_time", True, 0), run
-    assert {run["system"]: run["events"] for run in result["runs"]} == {
-        "loop": 5000,
-        "modelstream": 5000,
-        "faust": 1000,
-    }
+        clock = "no broker" if run["system"] == "bare-ort" else "log_append_time"
+        assert (run["clock"], run["committed"], run["exit_code"]) == (clock, True, 0), run
+        assert run["events"] == (1000 if run["system"] == "faust" else 2000)
 
 
 @pytest.mark.embedded
 def test_on_the_embedded_broker(tmp_path: Path) -> None:
     options = ("--systems", "modelstream", "--events", "5000", "--runs", "1", "--broker", "embedded")
     result = _result_of(tmp_path / "result.json", *options)
-    assert set(result["systems"]["modelstream"]) == MEASURES
-    assert result["systems"]["modelstream"]["ratio_to_loop"] is None
+    measures = result["workloads"]["mlp-20"]["systems"]["modelstream"]
+    assert set(measures) == MEASURES
+    assert measures["ratio_to_loop"] is None
     assert result["runs"][0]["clock"] == "polling"
     assert result["runs"][0]["committed"]
 
@@ -85,8 +89,8 @@ def test_a_least_ratio_needs_both_systems(options: tuple[str, ...]) -> None:
 def test_a_ratio_below_the_least_fails(monkeypatch: pytest.MonkeyPatch, at_least: str, exit_code: int) -> None:
     rates = {"loop": 100, "modelstream": 80}
     runs = [Run("mlp-20", system, 1, 10, rate, 1.0, 1.0, 1.0, "polling", True, 0) for system, rate in rates.items()]
-    monkeypatch.setattr(throughput, "_prepared", lambda *_: nullcontext())
-    monkeypatch.setattr(throughput, "_measure_all", lambda *_, **__: runs)
+    monkeypatch.setattr(throughput, "open_cluster", lambda *_: nullcontext())
+    monkeypatch.setattr(throughput, "run_matrix", lambda *_, **__: Found(runs))
     result = CliRunner().invoke(throughput.main, ["--systems", "loop,modelstream", "--at-least", at_least])
     assert result.exit_code == exit_code, result.output
     assert ("ratio to the loop, 0.8000, is below 0.9" in result.output) == bool(exit_code)

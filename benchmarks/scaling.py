@@ -1,0 +1,92 @@
+"""What a second worker of the same group brings: the load comes once all of them have their partitions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from benchmarks.bench import ROOT, Bench
+from benchmarks.checks import RunFailed, check_outputs, n_due
+from benchmarks.measurement import Worker, append_rate
+
+__all__ = ["ScalingRun", "measure_scaling"]
+
+_READY_S, _STALL_S, _LOOK_S = 60.0, 60.0, 0.1
+
+
+@dataclass(frozen=True)
+class ScalingRun:
+    """What one run measured.
+
+    Parameters
+    ----------
+    workload, system, round, workers : str, str, int, int
+        Which job, whose run, which of its runs, and with how many processes.
+    events_per_s : float
+        Outputs after the first tenth over the time in which they were appended.
+    cpu_us_per_event : float
+        User and system time of all workers, by event.
+    """
+
+    workload: str
+    system: str
+    round: int
+    workers: int
+    events_per_s: float
+    cpu_us_per_event: float
+
+
+def measure_scaling(bench: Bench, system: str, round_: int, workers: int, n: int) -> ScalingRun:
+    """Start workers on an empty topic, wait until they share it, send all records as fast as they go, and sum up.
+
+    Raises
+    ------
+    RunFailed
+        The workers do not come to share the topic; or an output is missing, repeated, or wrong.
+    """
+    name = f"{bench.prefix}.{system}.{workers}.{round_}"
+    source, target = f"{name}.in", f"{name}.out"
+    bench.cluster.create_topic(source)
+    running = []
+    try:
+        for i in range(workers):
+            command, workdir = bench.command(system, source, target, name=f"worker{i}")
+            running.append(Worker(command, ROOT, workdir / "worker.log"))
+        _wait_for_members(bench, target, workers)
+        before_s = sum(worker.sample(0).cpu_s for worker in running)
+        arguments = (bench.cluster.address, source, bench.workload.name, 0, n, 0, 20)
+        command = [sys.executable, "-m", "benchmarks.generator", *map(str, arguments)]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        _wait_for_outputs(bench, running, target, n_due(bench.expected[:n]))
+        cpu_s = sum(worker.sample(0).cpu_s for worker in running) - before_s
+    finally:
+        for worker in running:
+            worker.stop()
+    append_ms = check_outputs(bench.cluster, target, bench.workload, bench.expected[:n]).append_ms
+    if append_ms is None:
+        raise RunFailed("the broker does not stamp records with its time")
+    rate = round(append_rate(np.sort(append_ms)), 1)
+    return ScalingRun(bench.workload.name, system, round_, workers, rate, round(cpu_s / n * 1e6, 3))
+
+
+def _wait_for_members(bench: Bench, group: str, n: int) -> None:
+    deadline = time.monotonic() + _READY_S
+    while bench.cluster.members(group) != n:
+        if time.monotonic() > deadline:
+            raise RunFailed(f"{n} workers did not come to share the topic within {_READY_S:.0f} s")
+        time.sleep(_LOOK_S)
+
+
+def _wait_for_outputs(bench: Bench, workers: list[Worker], topic: str, n: int) -> None:
+    seen, deadline = -1, time.monotonic() + _STALL_S
+    while (there := bench.cluster.count(topic)) < n:
+        if there > seen:
+            seen, deadline = there, time.monotonic() + _STALL_S
+        elif time.monotonic() > deadline:
+            raise RunFailed(f"no output for {_STALL_S:.0f} s, {there} of {n} are there")
+        for worker in workers:
+            worker.sample(there)
+        time.sleep(_LOOK_S)

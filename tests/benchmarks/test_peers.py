@@ -1,0 +1,71 @@
+"""What the systems of the benchmark need, and what is said where it is missing."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from benchmarks import peers, throughput
+from benchmarks.matrix import Found, cannot
+from benchmarks.measurement import Run
+from click.testing import CliRunner
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", peers.SYSTEMS)
+def test_what_a_system_names_is_there(name: str) -> None:
+    system = peers.SYSTEMS[name]
+    assert find_spec(system.module)
+    if system.environment:
+        lock = (ROOT / "benchmarks" / "requirements" / f"{system.environment}.lock").read_text()
+        assert "--hash=sha256:" in lock
+        assert "://" not in lock
+    if system.jars:
+        assert (ROOT / "benchmarks" / "java" / system.jars / "pom.xml").is_file()
+
+
+def test_without_java_it_says_what_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(peers.Unavailable, match="Java 17 or newer and Maven"):
+        peers.prepare("kafka-streams", ROOT)
+
+
+def test_what_cannot_be_installed_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "benchmarks" / "requirements"
+    folder.mkdir(parents=True)
+    (folder / "bytewax.lock").write_text("no requirement at all\n")
+    with pytest.raises(peers.Unavailable, match=r"^`.*pip install.*` failed: ERROR: ") as failed:
+        peers.prepare("bytewax", tmp_path)
+    assert "\n" not in str(failed.value)
+
+
+def test_a_system_for_vectors_does_not_run_flights() -> None:
+    assert "vectors only" in (cannot("kafka-streams", "flights") or "")
+    assert cannot("kafka-streams", "mlp-20") is None
+
+
+def test_the_others_are_measured_and_the_missing_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(system: str, *_: object) -> None:
+        if system == "quix":
+            raise peers.Unavailable("no wheel for this Python")
+
+    runs = [Run("mlp-20", "loop", 1, 10, 100.0, 1.0, 1.0, 1.0, "polling", True, 0)]
+    monkeypatch.setattr(peers, "prepare", prepare)
+    monkeypatch.setattr(throughput, "open_cluster", lambda *_: nullcontext())
+    monkeypatch.setattr(throughput, "run_matrix", lambda *given, **_: Found(runs if given[2] == ["loop"] else []))
+    result = CliRunner().invoke(throughput.main, ["--systems", "loop,quix"])
+    assert result.exit_code == 0, result.output
+    assert "not measured: quix: no wheel for this Python" in result.output
+
+
+def test_no_system_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(*_: object) -> None:
+        raise peers.Unavailable("no")
+
+    monkeypatch.setattr(peers, "prepare", prepare)
+    result = CliRunner().invoke(throughput.main, ["--systems", "loop"])
+    assert result.exit_code == 1
+    assert "none of the systems can run here" in result.output
