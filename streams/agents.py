@@ -124,7 +124,8 @@ class StageAgent:
                 arrived.append(self._arrived.get_nowait())
                 self._room_rows -= len(arrived[-1])
             call = self._app.on_data_thread(self._step, arrived, drain=self._app.is_draining)
-            await calls.put(asyncio.ensure_future(call))
+            self._app.consumer.note_call()
+            await calls.put(call)
 
     async def _release_in_order(self, calls: asyncio.Queue[Awaitable[StepResult]]) -> None:
         while True:

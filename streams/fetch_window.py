@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from faust.types import TP
 
@@ -11,8 +10,9 @@ from modelstream.streams.records import RecordBatch
 
 __all__ = ["FetchWindow"]
 
-# After an empty fetch, how long until the next while batches are under way: the latency of an event that comes then.
-_EMPTY_FETCH_S = 0.002
+# After a fetch that took all there was, how long until the next at the latest while batches are under way: the latency
+# of an event that comes then.
+_PAUSE_S = 0.002
 
 
 class FetchWindow:
@@ -31,6 +31,7 @@ class FetchWindow:
         self._n_rows = 0
         self._n_bytes = 0
         self._changed = asyncio.Event()
+        self._called = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -42,6 +43,7 @@ class FetchWindow:
 
     def enter(self, batch: RecordBatch) -> None:
         """Note that a batch was fetched."""
+        self._called.clear()
         self._batches.add(batch)
         self._n_rows += batch.n_rows
         self._n_bytes += batch.n_bytes
@@ -55,18 +57,43 @@ class FetchWindow:
             self._n_bytes -= batch.n_bytes
             self._changed.set()
 
+    def note_call(self) -> None:
+        """Note that the data thread has been told to work on what was fetched."""
+        self._called.set()
+
     def clear(self) -> None:
         """Forget what was fetched under another assignment."""
         self._batches.clear()
         self._n_rows = self._n_bytes = 0
         self._changed.set()
+        self._called.set()
 
-    async def wait_for_room(self, *, nothing_new: bool) -> None:
-        """Wait until another fetch makes sense: there is room, and after an empty one a moment has passed."""
-        if nothing_new and self._batches:
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), _EMPTY_FETCH_S)
+    async def wait_for_room(self, n_fetched: int, *, took_all: bool) -> None:
+        """Wait until another fetch makes sense.
+
+        There is room, and the last fetch left something behind. Or what it brought is being worked on: the data thread
+        fetches right after that, by itself. Or it brought nothing and something has become of what is under way.
+
+        Parameters
+        ----------
+        n_fetched : int
+            Records that the last fetch brought.
+        took_all : bool
+            Whether nothing was left behind.
+        """
+        if took_all and self._batches:
+            if not n_fetched:
+                self._changed.clear()
+            await _wait(self._called if n_fetched else self._changed)
         while self._n_rows >= self._max_rows or self._n_bytes >= self._max_bytes:
             self._changed.clear()
             await self._changed.wait()
+
+
+async def _wait(event: asyncio.Event) -> None:
+    """Wait for an event, but not for long; `asyncio.wait_for` would need a task for that."""
+    timer = asyncio.get_running_loop().call_later(_PAUSE_S, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()

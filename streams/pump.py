@@ -76,6 +76,8 @@ class Pump:
         self._ends: dict[TP, int] = {}
         self._on_gap = on_gap
         self._positions: dict[TP, int] = {}
+        # What was fetched, as long as it may be worked on.
+        self._given: list[RecordBatch] = []
         #: Gaps that nobody has counted yet.
         self.gaps: deque[Gap] = deque()
 
@@ -84,6 +86,7 @@ class Pump:
         self._epoch = epoch
         self._topics = {tp.topic for tp in start_offsets}
         self._ends = {}
+        self._given = []
         self._positions = dict(start_offsets)
         self._consumer.assign([TopicPartition(tp.topic, tp.partition, at) for tp, at in start_offsets.items()])
 
@@ -94,6 +97,12 @@ class Pump:
     def fetch(self, timeout_s: float) -> list[RecordBatch]:
         """Return what there is, one batch a partition; none if nothing comes in time.
 
+        Parameters
+        ----------
+        timeout_s : float
+            How long to wait for the first record. While there is something to do with what was fetched before, this
+            thread is not kept waiting.
+
         Raises
         ------
         BrokerUnavailable
@@ -101,7 +110,8 @@ class Pump:
         """
         # consume(n, timeout) waits for n records or for the whole timeout, so a lone record would be late:
         # wait for one with poll, then take what is there.
-        first = self._consumer.poll(timeout_s)
+        self._given = [batch for batch in self._given if batch.is_under_way]
+        first = self._consumer.poll(0 if self._given else timeout_s)
         if first is None:
             return []
         batches: dict[TP, RecordBatch] = {}
@@ -115,6 +125,7 @@ class Pump:
             wanted = min(_TAKEN_TOGETHER, self._max_records - n_records)
             messages = self._consumer.consume(wanted, 0) if wanted else []
         self._ends.update((tp, batch.end_offset) for tp, batch in batches.items())
+        self._given += batches.values()
         return list(batches.values())
 
     def _sort_into(self, batches: dict[TP, RecordBatch], messages: list[Message]) -> None:

@@ -177,6 +177,11 @@ class RecordBatch:
         if not self._needed:
             self.values, self.keys, self._headers = [], [], []
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether rows of it are still to be worked on, as far as the data thread knows."""
+        return self._needed > 0 and self.unsent > 0 and (self.ticket is None or self.ticket.live)
+
     def _redriven(self) -> Iterator[tuple[int, dict[str, bytes | None]]]:
         """Yield the records that were dead letters once: the row of each, and its headers by name."""
         for row, found in enumerate(self._headers):
@@ -208,7 +213,7 @@ def split_by_partition(messages: list[Message], topics: Collection[str]) -> dict
         return {tp: run for topic, part in by_topic.items() for tp, run in split_by_partition(part, (topic,)).items()}
     [topic] = topics
     partitions = np.fromiter(map(Message.partition, messages), np.int32, len(messages))
-    starts = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), len(messages)]
+    starts = [0, *(np.flatnonzero(partitions[1:] != partitions[:-1]) + 1).tolist(), len(messages)]
     split: dict[TP, list[Message]] = {}
     for start, end in pairwise(starts):
         split.setdefault(TP(topic, int(partitions[start])), []).extend(messages[start:end])

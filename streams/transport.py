@@ -42,7 +42,7 @@ __all__ = ["BatchConsumer", "Transport", "batch_topic"]
 
 logger = logging.getLogger(__name__)
 
-# How long a fetch waits for records when nothing else is to do on the data thread, and so how long a commit or a new
+# How long a fetch waits for records when all that was fetched before is done with, and so how long a commit or a new
 # assignment may wait for the fetch.
 _IDLE_FETCH_S = 0.05
 
@@ -88,6 +88,10 @@ class BatchConsumer(CommittingConsumer):
         batch.ticket = self.ledger.open(batch.tp, batch.end_offset, len(batch), follows=batch.follows)
         return True
 
+    def note_call(self) -> None:
+        """Note that the data thread has been told to work on what was taken up."""
+        self._window.note_call()
+
     def sent(self, batch: RecordBatch, n_rows: int) -> None:
         """Note that rows have been handed to the producer, or need no output; with the last one there is new room."""
         batch.unsent -= n_rows
@@ -118,11 +122,11 @@ class BatchConsumer(CommittingConsumer):
                 continue
             pump = self._pump
             assert pump is not None
-            # The data thread is not kept waiting for records while it has batches to work on.
-            timeout_s = 0 if len(self._window) else _IDLE_FETCH_S
-            batches = await self.app.on_data_thread(pump.fetch, timeout_s)
+            batches = await self.app.on_data_thread(pump.fetch, _IDLE_FETCH_S)
             self._has_fetched = True
-            if sum(map(len, batches)) < self.limits.fetch_max_records:
+            n_fetched = sum(map(len, batches))
+            took_all = n_fetched < self.limits.fetch_max_records
+            if took_all:
                 self.starved_at = monotonic()
             self._note_gaps(pump)
             for batch in batches:
@@ -130,7 +134,7 @@ class BatchConsumer(CommittingConsumer):
                     self._window.enter(batch)
                     self._positions[batch.tp] = batch.end_offset
                     await self.callback(BatchMessage.around(batch, self.app.consumer_generation_id))
-            await self._window.wait_for_room(nothing_new=not batches)
+            await self._window.wait_for_room(n_fetched, took_all=took_all)
 
     def _note_gaps(self, pump: Pump) -> None:
         while pump.gaps:

@@ -31,14 +31,18 @@ async def is_done(waiting: asyncio.Task[None]) -> bool:
     return waiting.done()
 
 
-def wait(window: FetchWindow, *, nothing_new: bool = False) -> asyncio.Task[None]:
-    return asyncio.create_task(window.wait_for_room(nothing_new=nothing_new))
+def wait(window: FetchWindow, n_fetched: int = 1, *, took_all: bool = False) -> asyncio.Task[None]:
+    return asyncio.create_task(window.wait_for_room(n_fetched, took_all=took_all))
+
+
+def wait_after_nothing(window: FetchWindow) -> asyncio.Task[None]:
+    return wait(window, 0, took_all=True)
 
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the moment after an empty fetch last for as long as no test runs."""
-    monkeypatch.setattr(fetch_window, "_EMPTY_FETCH_S", 3600.0)
+    """Let the moment after a fetch last for as long as no test runs."""
+    monkeypatch.setattr(fetch_window, "_PAUSE_S", 3600.0)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ async def test_after_an_empty_fetch_it_waits_until_something_changes(how: str) -
     window.enter(batch(1))
     assert await is_done(wait(window)), "the fetch brought something"
     window.leave(batch(1))  # what has changed before does not count
-    waiting = wait(window, nothing_new=True)
+    waiting = wait_after_nothing(window)
     assert not await is_done(waiting)
     window.leave(one) if how == "leave" else window.clear()
     assert await is_done(waiting)
@@ -102,14 +106,35 @@ async def test_after_an_empty_fetch_it_waits_until_something_changes(how: str) -
 @pytest.mark.usefixtures("no_pause")
 async def test_after_an_empty_fetch_it_does_not_wait_where_nothing_is_under_way() -> None:
     window, one = FetchWindow(1000, 1000), batch(1)
-    assert await is_done(wait(window, nothing_new=True))
+    assert await is_done(wait_after_nothing(window))
     window.enter(one)
     window.leave(one)
-    assert await is_done(wait(window, nothing_new=True))
+    assert await is_done(wait_after_nothing(window))
+
+
+@pytest.mark.usefixtures("no_pause")
+async def test_after_a_fetch_that_took_all_it_waits_until_the_data_thread_is_told() -> None:
+    window = FetchWindow(1000, 1000)
+    window.note_call()
+    window.enter(batch(1))
+    waiting = wait(window, took_all=True)
+    assert not await is_done(waiting), "what it was told before is not this batch"
+    window.note_call()
+    assert await is_done(waiting)
+    window.enter(batch(1))
+    window.note_call()
+    assert await is_done(wait(window, took_all=True)), "it was told before anybody waited"
+
+
+@pytest.mark.usefixtures("no_pause")
+async def test_after_a_fetch_that_left_something_behind_it_does_not_wait() -> None:
+    window = FetchWindow(1000, 1000)
+    window.enter(batch(1))
+    assert await is_done(wait(window, took_all=False))
 
 
 async def test_after_an_empty_fetch_a_moment_is_enough() -> None:
     window = FetchWindow(1000, 1000)
     window.enter(batch(1))
-    await asyncio.wait_for(window.wait_for_room(nothing_new=True), DEADLINE_S)
+    await asyncio.wait_for(window.wait_for_room(0, took_all=True), DEADLINE_S)
     assert len(window) == 1

@@ -9,6 +9,7 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelstream.streams.ledger import Ledger
 from modelstream.streams.records import RecordBatch, split_by_partition
 
 
@@ -60,6 +61,24 @@ def test_whatever_a_header_holds_is_no_reason_to_fail() -> None:
     batch = RecordBatch(TP("t", 2), with_headers(strange, [("modelstream.origin", None)]), epoch=1)
     assert batch.default_ids() == ["\ufffd", ""]
     assert batch.first_timestamps_ms.tolist() == [7, 7]
+
+
+def test_a_batch_is_under_way_until_its_rows_are_handed_over_sent_or_anothers() -> None:
+    ledger: Ledger[TP] = Ledger()
+    ledger.assign({TP("t", 2): 10})
+    batches = [RecordBatch(TP("t", 2), [message("t", 2, at), message("t", 2, at + 1)], 1) for at in (10, 12, 14)]
+    assert all(batch.is_under_way for batch in batches), "nobody has taken them up yet"
+    for batch in batches:
+        follows = None if batch is batches[0] else batch.end_offset - 2
+        batch.ticket = ledger.open(batch.tp, batch.end_offset, 2, follows=follows)
+    handed_over, sent, anothers = batches
+    handed_over.let_go(1)
+    assert handed_over.is_under_way
+    handed_over.let_go(1)
+    sent.unsent = 0
+    assert [batch.is_under_way for batch in batches] == [False, False, True]
+    ledger.drop([TP("t", 2)])
+    assert not anothers.is_under_way
 
 
 def with_headers(*headers: list[tuple[str, bytes | None]]) -> list[Message]:
