@@ -13,7 +13,7 @@ from modelstream.streams.given import first_given, read_secret
 from modelstream.streams.oauth import TokenSource, endpoint_problem
 from modelstream.streams.tls import Tls
 
-__all__ = ["LASTING", "BrokerSettings", "bootstrap_problem"]
+__all__ = ["BrokerSettings", "bootstrap_problem"]
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/@,\[\]]+):(\d{1,5})")
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -36,13 +36,6 @@ def bootstrap_problem(bootstrap: str) -> str | None:
         return None
     shown = re.sub(r"[^/,]*@", "***@", bootstrap)  # whoever writes a user name there writes a password too
     return f"must be HOST:PORT, or several with commas between, not {shown!r}"
-
-
-#: For every librdkafka client. By default librdkafka, from 2.10 on, forgets its brokers while none of them answers, and
-#: begins anew, some 20 times a second where there is only one. So it did when, after a broker was killed and started
-#: again, a producer kept records until they timed out, and a consumer read nothing any more.
-#: It tries them again once a second, as Java's clients do, and not up to 10 s later.
-LASTING: dict[str, str | int] = {"metadata.recovery.strategy": "none", "reconnect.backoff.max.ms": 1000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +125,7 @@ class BrokerSettings:
 
     def librdkafka(self) -> dict[str, Any]:
         """Return the settings as librdkafka's configuration properties, secrets among them."""
-        config: dict[str, Any] = {"bootstrap.servers": self.bootstrap, **LASTING}
+        config: dict[str, Any] = {"bootstrap.servers": self.bootstrap}
         if self.has_login:
             config["security.protocol"] = self.security_protocol
         if self.uses_sasl:

@@ -12,7 +12,6 @@ import pytest
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
 from modelstream.models.errors import ConfigError
-from modelstream.streams.broker_settings import LASTING
 from modelstream.streams.overrides import apply_overrides
 from modelstream.streams.settings import BrokerSettings, EngineLimits, bootstrap_problem
 
@@ -154,14 +153,13 @@ class TestBroker:
     def test_plain(self) -> None:
         settings = broker("a:1,b:2")
         assert settings == BrokerSettings("a:1,b:2")
-        assert settings.librdkafka() == {"bootstrap.servers": "a:1,b:2", **LASTING}
+        assert settings.librdkafka() == {"bootstrap.servers": "a:1,b:2"}
         assert settings.faust() is None
 
     def test_sasl_for_both_clients(self) -> None:
         settings = broker(**SASL)
         assert settings.librdkafka() == {
             "bootstrap.servers": "kafka:9092",
-            **LASTING,
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "SCRAM-SHA-512",
             "sasl.username": "worker",
@@ -181,7 +179,6 @@ class TestBroker:
         assert config.pop("oauth_cb") == settings.tokens.for_librdkafka
         assert config == {
             "bootstrap.servers": "kafka:9092",
-            **LASTING,
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "OAUTHBEARER",
         }

@@ -16,7 +16,6 @@ from support.kafka_tools import Outgoing, end_offsets, partitions_of, read_all
 from support.oracle import Dead, Files, Predicted, Sent, write_lines
 from support.streams import KnownStream, known_record, wait_for
 
-from modelstream.streams.broker_settings import LASTING
 from modelstream.streams.headers import split_own
 
 #: For the broker to come back and take what waited for it.
@@ -71,7 +70,6 @@ class AckedLoad(threading.Thread):
         self._producer = Producer(
             {
                 "bootstrap.servers": stream.bootstrap,
-                **LASTING,
                 "enable.idempotence": True,  # so that a retry keeps the order and adds no record
                 "linger.ms": 5,
                 "message.timeout.ms": int(_MESSAGE_TIMEOUT_S * 1000),
@@ -164,7 +162,6 @@ class Watcher(threading.Thread):
         consumer = Consumer(
             {
                 "bootstrap.servers": self._stream.bootstrap,
-                **LASTING,
                 "group.id": "watcher",
                 "enable.auto.commit": False,
                 "fetch.wait.max.ms": 50,

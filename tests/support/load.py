@@ -14,7 +14,6 @@ from confluent_kafka import KafkaError, Message, Producer
 from support.kafka_tools import committed_offsets, end_offsets, read_all
 from support.streams import KnownStream, known_record, wait_for
 
-from modelstream.streams.broker_settings import LASTING
 from modelstream.streams.worker_process import WorkerProcess
 
 #: For the broker to come back and take what waited for it.
@@ -54,7 +53,6 @@ class LiveLoad(threading.Thread):
         self._producer = Producer(
             {
                 "bootstrap.servers": stream.bootstrap,
-                **LASTING,
                 "enable.idempotence": True,  # so that a retry keeps the order and adds no record
                 "linger.ms": 5,
                 "message.timeout.ms": int(FLUSH_DEADLINE_S * 1000),
