@@ -60,7 +60,8 @@ async def shared_out(coordinator: Any, topic: str) -> int | None:
         [(error, _, state, _, _, members, *_)] = response.groups
     except (KafkaError, NotImplementedError):
         return None
-    if error or state != "Stable":
+    # The embedded broker calls a group stable, and keeps what its members have to itself.
+    if error or state != "Stable" or not all(member[-1] for member in members):
         return None
     assignments = [ConsumerProtocol.ASSIGNMENT.decode(member[-1]) for member in members]
     return sum(bool(tp.topic == topic) for assignment in assignments for tp in assignment.partitions())
