@@ -177,7 +177,8 @@ class _Sender:
     def _produce_when_there_is_room(
         self, value: bytes | None, key: bytes | None, partition: int, stamp_ms: int, headers: Headers
     ) -> None:
-        while self._failure is None and not self.shared.stop:
+        # It ends: where nobody answers, what waits in the queue fails after message.timeout.ms.
+        while self._failure is None:
             self._producer.poll(_FULL_POLL_S)
             try:
                 self._producer.produce(self._topic, value, key, partition, timestamp=stamp_ms, headers=headers)
