@@ -97,7 +97,7 @@ def test_a_sound_model_has_no_problems(check, onnx):
 @pytest.mark.parametrize(("onnx", "least", "most"), [(TREE, 0.0, 0.0), (BITS_LEAK, 1e-9, 1e-5)])
 def test_bits_that_depend_on_the_batch_are_told(check, onnx, least, most):
     report = check(onnx)
-    assert report.problems == ()
+    assert not [problem for problem in report.problems if problem.startswith("random")]
     assert least <= report.row_difference <= most
 
 
