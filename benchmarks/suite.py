@@ -7,7 +7,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from benchmarks.cluster import BrokerFailed, Cluster, open_cluster
 from benchmarks.latency import measure_rates, summarise_latency
 from benchmarks.latency_run import N_FIRST
 from benchmarks.matrix import EVENTS, MAIN, run_matrix
-from benchmarks.options import Systems, Workloads
+from benchmarks.options import Numbers, Systems, Workloads
 from benchmarks.peers import SYSTEMS
 from benchmarks.report import describe_environment, print_table, summarise
 from benchmarks.results import headline, put_between_marks, write_results
@@ -62,6 +62,8 @@ class Plan:
         What is measured.
     is_quick : bool
         Whether fewer events are.
+    most_events : int, optional
+        Of any workload.
     """
 
     workloads: Sequence[str]
@@ -72,6 +74,12 @@ class Plan:
     seconds: float
     sections: Sequence[str]
     is_quick: bool
+    most_events: int | None = None
+
+    def events(self, workload: str) -> int:
+        """Return how many events the fast systems get."""
+        n = EVENTS[workload][self.is_quick]
+        return min(n, self.most_events or n)
 
 
 _QUICK = Plan(
@@ -132,8 +140,7 @@ class Suite:
         plan = self._plan
         for name in plan.workloads:
             systems = [one for one in self._ready if one in MAIN or not plan.is_quick or name in _PEERS_QUICK]
-            events = EVENTS[name][plan.is_quick]
-            more = {"events": events, "rounds": plan.rounds, "peer_rounds": plan.peer_rounds}
+            more = {"events": plan.events(name), "rounds": plan.rounds, "peer_rounds": plan.peer_rounds}
             one = run_matrix(self._cluster, WORKLOADS[name], systems, **more)
             summary = summarise(one.runs)
             print_table(summary, one.runs)
@@ -169,7 +176,7 @@ class Suite:
     def scaling(self) -> None:
         """Measure one worker and two."""
         for name in _SCALING_ON:
-            n = EVENTS[name][self._plan.is_quick]
+            n = self._plan.events(name)
             runs = []
             with prepared(self._cluster, WORKLOADS[name], n, ()) as bench:
                 for round_ in range(1, self._plan.rounds + 1):
@@ -208,6 +215,9 @@ def _told() -> Iterator[None]:
 @click.option("--workloads", type=Workloads(), help="Comma-separated, for the throughput.")
 @click.option("--systems", type=Systems(), help="Comma-separated, for the throughput and half_load.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Of everything.")
+@click.option("--events", type=click.IntRange(min=1), help="Of any workload at most.")
+@click.option("--rates", type=Numbers(), help="Events per second at which latency is measured.")
+@click.option("--seconds", type=click.FloatRange(min=1), help="Of one run at a rate.")
 @click.option("--broker", default="kafka", show_default=True, help="HOST:PORT; or kafka: start one.")
 @click.option(
     "--out",
@@ -222,6 +232,9 @@ def main(
     workloads: list[str] | None,
     systems: list[str] | None,
     rounds: int | None,
+    events: int | None,
+    rates: list[float] | None,
+    seconds: float | None,
     broker: str,
     out: Path | None,
     render: bool,
@@ -231,16 +244,17 @@ def main(
 
     What is measured replaces the same part of what the folder holds from before: a long run can be made in pieces.
     """
-    plan = _FULL if full else _QUICK
-    plan = Plan(
-        **{
-            **asdict(plan),
-            **({"workloads": workloads} if workloads else {}),
-            **({"systems": systems} if systems else {}),
-            **({"rounds": rounds, "peer_rounds": rounds} if rounds else {}),
-            **({"sections": _known_sections(sections)} if sections else {}),
-        }
-    )
+    given = {
+        "workloads": workloads,
+        "systems": systems,
+        "rounds": rounds,
+        "peer_rounds": rounds,
+        "rates": rates,
+        "seconds": seconds,
+        "most_events": events,
+        "sections": _known_sections(sections) if sections else None,
+    }
+    plan = replace(_FULL if full else _QUICK, **{name: value for name, value in given.items() if value})
     out = out or (ROOT / "benchmarks" / "results" if full else ROOT / "build" / "bench")
     file = out / "results.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
