@@ -85,6 +85,8 @@ class _Comparison:
             "--broker", self._address, "--json", str(out), *sets,
         )  # fmt: skip
         result: dict[str, Any] = json.loads(out.read_bytes())
+        told = {name: result[name] for name in ("p50_ms", "p99_ms", "answers_per_s", "p99_send_delay_ms")}
+        print(f"measured {setting or 'as it is'}: {told}", flush=True)
         return result | {"path": str(out)}
 
     def _predict(self, setting: dict[str, int], measured: dict[str, Any], full: dict[str, Any]) -> dict[str, Any]:
