@@ -133,6 +133,21 @@ class Cluster:
         except KafkaException as error:
             raise BrokerFailed(f"cannot create a topic on {self.address}: {error.args[0].str()}") from None
         self._topics.append(topic)
+        self._wait_until_known(topic)
+
+    def _wait_until_known(self, topic: str) -> None:
+        """Wait until whoever asks for the topic's end learns of its partitions: that takes a moment."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                for part in _parts(topic):
+                    self._probe.get_watermark_offsets(part, timeout=_TIMEOUT_S)
+                return
+            except KafkaException as error:
+                # Unknown, without a leader, or with another one: all of it passes.
+                if time.monotonic() > deadline:
+                    raise BrokerFailed(f"{topic} was created, and cannot be asked for: {error.args[0].str()}") from None
+            time.sleep(0.05)
 
     def has(self, topic: str) -> bool:
         """Return whether a topic was created here."""
