@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,14 +95,11 @@ def measure_latency(
     try:
         _wait(bench, worker, target, n_due(expected[:N_FIRST]), _READY_S)
         arguments = (bench.cluster.address, source, bench.workload.name, N_FIRST, n, rate_per_s, linger_ms)
-        generator = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.generator", *map(str, arguments)],
-            cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        _wait(bench, worker, target, n_due(expected[: N_FIRST + round(n * WARM_UP)]), _READY_S)
-        warm = worker.sample(bench.cluster.count(target))
-        told = json.loads(generator.communicate(timeout=seconds + 120)[0])
-        end = worker.sample(bench.cluster.count(target))
+        with _generator(arguments) as generator:
+            _wait(bench, worker, target, n_due(expected[: N_FIRST + round(n * WARM_UP)]), _READY_S)
+            warm = worker.sample(bench.cluster.count(target))
+            told = json.loads(generator.communicate(timeout=seconds + _READY_S)[0])
+            end = worker.sample(bench.cluster.count(target))
         _wait(bench, worker, target, n_due(expected), _DRAIN_S)
     finally:
         worker.stop()
@@ -124,6 +123,18 @@ def measure_latency(
         peak_rss_mb=round(worker.peak_bytes / 1e6, 1),
         generator_late_ms=told["late_ms"],
     )
+
+
+@contextmanager
+def _generator(arguments: Sequence[object]) -> Iterator[subprocess.Popen[str]]:
+    """Start the generator, and see to it that it ends."""
+    command = [sys.executable, "-m", "benchmarks.generator", *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def _latencies(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from confluent_kafka import KafkaException
 
 if not __package__:  # run as a script: Python has put this folder on the path, not the one above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -205,7 +206,7 @@ def _scaling_rows(runs: Sequence[ScalingRun]) -> list[dict[str, Any]]:
 def _told() -> Iterator[None]:
     try:
         yield
-    except (BrokerFailed, RunFailed) as error:
+    except (BrokerFailed, RunFailed, KafkaException) as error:
         raise click.ClickException(str(error)) from None
 
 
