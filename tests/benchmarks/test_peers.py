@@ -10,6 +10,8 @@ import pytest
 from benchmarks import peers, throughput
 from benchmarks.matrix import Found, cannot
 from benchmarks.measurement import Run
+from benchmarks.systems.common import Job
+from benchmarks.systems.kafka_streams import properties
 from click.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,3 +71,12 @@ def test_no_system_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(throughput.main, ["--systems", "loop"])
     assert result.exit_code == 1
     assert "none of the systems can run here" in result.output
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_numbers_that_kafka_streams_is_given_are_whole(tmp_path: Path, batched: bool) -> None:
+    job = Job("127.0.0.1:9092", "in", "out", "group", "mlp-20", tmp_path / "model.onnx", tmp_path)
+    given = properties(job, batched=batched)
+    numbers = [name for name in given if name.endswith((".ms", ".size", ".threads"))]
+    assert "producer.linger.ms" in numbers
+    assert [name for name in numbers if not str(given[name]).isdecimal()] == []
