@@ -112,6 +112,10 @@ class Worker:
         self.peak_bytes = max(self.peak_bytes, rss_bytes)
         return Sample(time.monotonic(), outputs, cpu_s, rss_bytes)
 
+    def watch(self) -> None:
+        """See that the worker runs, and how much memory it has."""
+        self.sample(0)
+
     def stop(self) -> int | None:
         """End the worker as an operator would, and return its exit code; None if it had to be killed."""
         try:

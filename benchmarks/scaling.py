@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 
@@ -11,10 +9,11 @@ import numpy as np
 from benchmarks.bench import ROOT, Bench
 from benchmarks.checks import RunFailed, check_outputs, n_due
 from benchmarks.measurement import Worker, append_rate
+from benchmarks.sending import generating, wait_for_outputs
 
 __all__ = ["ScalingRun", "measure_scaling"]
 
-_READY_S, _STALL_S, _LOOK_S = 60.0, 60.0, 0.1
+_READY_S, _SEND_S, _STALL_S, _LOOK_S = 60.0, 600.0, 60.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -50,17 +49,22 @@ def measure_scaling(bench: Bench, system: str, round_: int, workers: int, n: int
     name = f"{bench.prefix}.{system}.{workers}.{round_}"
     source, target = f"{name}.in", f"{name}.out"
     bench.cluster.create_topic(source)
-    running = []
+    running: list[Worker] = []
+
+    def watch() -> None:
+        for worker in running:
+            worker.watch()
+
     try:
         for i in range(workers):
             command, workdir = bench.command(system, source, target, name=f"worker{i}")
             running.append(Worker(command, ROOT, workdir / "worker.log"))
         _wait_for_members(bench, target, workers)
         before_s = sum(worker.sample(0).cpu_s for worker in running)
-        arguments = (bench.cluster.address, source, bench.workload.name, 0, n, 0, 20)
-        command = [sys.executable, "-m", "benchmarks.generator", *map(str, arguments)]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        _wait_for_outputs(bench, running, target, n_due(bench.expected[:n]))
+        load = {"first": 0, "n": n, "rate_per_s": 0, "linger_ms": 20}
+        with generating(bench.cluster.address, source, bench.workload.name, **load) as generator:
+            generator.wait(watch, _SEND_S)
+        wait_for_outputs(bench.cluster, target, n_due(bench.expected[:n]), _STALL_S, watch)
         cpu_s = sum(worker.sample(0).cpu_s for worker in running) - before_s
     finally:
         for worker in running:
@@ -77,16 +81,4 @@ def _wait_for_members(bench: Bench, group: str, n: int) -> None:
     while bench.cluster.members(group) != n:
         if time.monotonic() > deadline:
             raise RunFailed(f"{n} workers did not come to share the topic within {_READY_S:.0f} s")
-        time.sleep(_LOOK_S)
-
-
-def _wait_for_outputs(bench: Bench, workers: list[Worker], topic: str, n: int) -> None:
-    seen, deadline = -1, time.monotonic() + _STALL_S
-    while (there := bench.cluster.count(topic)) < n:
-        if there > seen:
-            seen, deadline = there, time.monotonic() + _STALL_S
-        elif time.monotonic() > deadline:
-            raise RunFailed(f"no output for {_STALL_S:.0f} s, {there} of {n} are there")
-        for worker in workers:
-            worker.sample(there)
         time.sleep(_LOOK_S)
