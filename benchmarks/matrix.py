@@ -91,6 +91,8 @@ def run_matrix(
     """
     found = Found(unavailable={name: why for name in systems if (why := cannot(name, workload.name))})
     able = [name for name in systems if name not in found.unavailable]
+    if not able:
+        return found
     events = min(events, workload.n_events_max or events)
     sizes = {name: _events_of(name, events) for name in able}
     with prepared(cluster, workload, max(sizes.values()), [n for name, n in sizes.items() if name != BARE]) as bench:

@@ -135,6 +135,13 @@ class Suite:
         self._found.setdefault(section, {})[workload] = {"measured": measured, **part}
         self._keep()
 
+    def _compared(self, section: str) -> list[str]:
+        """Return those of the loop and modelstream that can run; a section of these alone is skipped without them."""
+        systems = [name for name in ("loop", "modelstream") if name in self._ready]
+        if not systems:
+            click.echo(f"{section} is skipped: it is of loop and modelstream, and neither is measured here", err=True)
+        return systems
+
     def throughput(self) -> None:
         """Measure events per second of each workload."""
         plan = self._plan
@@ -143,7 +150,8 @@ class Suite:
             more = {"events": plan.events(name), "rounds": plan.rounds, "peer_rounds": plan.peer_rounds}
             one = run_matrix(self._cluster, WORKLOADS[name], systems, **more)
             summary = summarise(one.runs)
-            print_table(summary, one.runs)
+            if one.runs:
+                print_table(summary, one.runs)
             runs = [asdict(run) for run in one.runs]
             unavailable = {**self._unavailable, **one.unavailable}
             self._note("throughput", name, systems=summary, unavailable=unavailable, runs=runs)
@@ -151,7 +159,7 @@ class Suite:
     def latency(self) -> None:
         """Measure latency and CPU of the loop and of modelstream at the same rates."""
         plan = self._plan
-        systems = [name for name in ("loop", "modelstream") if name in self._ready]
+        systems = self._compared("latency")
         self._at_rates("latency", [(name, float(rate)) for rate in plan.rates for name in systems], {})
 
     def half_load(self) -> None:
@@ -162,25 +170,32 @@ class Suite:
         rates = {name: row["events_per_s"] / 2 for name, row in known["systems"].items() if name in self._ready}
         pairs = [(name, float(round(min(rate, _MOST_PER_S), -2))) for name, rate in rates.items() if name != "bare-ort"]
         # A transaction's outputs are seen when it is committed: its appends say nothing.
-        self._at_rates("half_load", [pair for pair in pairs if pair[0] != "modelstream-eos"], self._unavailable)
+        pairs = [pair for pair in pairs if pair[0] != "modelstream-eos"]
+        if not pairs:
+            click.echo(f"half_load is skipped: no throughput of these systems on {_LATENCY_ON} is known", err=True)
+        self._at_rates("half_load", pairs, self._unavailable)
 
     def _at_rates(self, section: str, pairs: Sequence[tuple[str, float]], unavailable: Mapping[str, str]) -> None:
         plan = self._plan
+        if not pairs:
+            return
         n = N_FIRST + round(max(rate for _, rate in pairs) * max(plan.seconds, 3.0))
         with lingering(_LINGER_MS), prepared(self._cluster, WORKLOADS[_LATENCY_ON], n, ()) as bench:
-            runs = measure_rates(bench, pairs, rounds=plan.rounds, seconds=plan.seconds, linger_ms=_LINGER_MS)
+            given = {"rounds": plan.rounds, "seconds": plan.seconds, "linger_ms": _LINGER_MS}
+            runs, failed = measure_rates(bench, pairs, **given)
         setting = f"Open loop, {plan.seconds:g} s a run, linger {_LINGER_MS:g} ms of all producers, two partitions"
         rows, told = summarise_latency(runs), [asdict(run) for run in runs]
-        self._note(section, _LATENCY_ON, setting=setting, rows=rows, runs=told, unavailable=dict(unavailable))
+        self._note(section, _LATENCY_ON, setting=setting, rows=rows, runs=told, unavailable={**unavailable, **failed})
 
     def scaling(self) -> None:
         """Measure one worker and two."""
-        for name in _SCALING_ON:
+        systems = self._compared("scaling")
+        for name in _SCALING_ON if systems else ():
             n = self._plan.events(name)
             runs = []
             with prepared(self._cluster, WORKLOADS[name], n, ()) as bench:
                 for round_ in range(1, self._plan.rounds + 1):
-                    for system in (one for one in ("loop", "modelstream") if one in self._ready):
+                    for system in systems:
                         for workers in (1, 2):
                             run = measure_scaling(bench, system, round_, workers, n)
                             runs.append(run)

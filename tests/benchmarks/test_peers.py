@@ -63,6 +63,14 @@ def test_the_others_are_measured_and_the_missing_one_is_named(monkeypatch: pytes
     assert "not measured: quix: no wheel for this Python" in result.output
 
 
+def test_where_no_system_does_the_workload_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "prepare", lambda *_: None)
+    monkeypatch.setattr(throughput, "open_cluster", lambda *_: nullcontext())
+    result = CliRunner().invoke(throughput.main, ["--systems", "kafka-streams", "--workloads", "flights"])
+    assert result.exit_code == 0, result.output
+    assert "not measured: kafka-streams: it is written for workloads of vectors only" in result.output
+
+
 def test_no_system_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def prepare(*_: object) -> None:
         raise peers.Unavailable("no")
