@@ -79,7 +79,9 @@ def describe_environment(broker: str) -> dict[str, Any]:
 
 
 def print_table(summary: Summary, runs: Sequence[Run]) -> None:
-    """Print the medians, and the highest growth of resident memory, to stdout."""
+    """Print the medians, and the highest growth of resident memory, to stdout; nothing where there are no runs."""
+    if not runs:
+        return
     table = Table(title=f"{runs[0].workload}: one worker, 2 partitions, at-least-once; medians")
     table.add_column("system")
     for title in (

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from benchmarks.bench import ROOT, Bench
@@ -11,7 +14,7 @@ from benchmarks.checks import RunFailed, check_outputs, n_due
 from benchmarks.measurement import Worker, append_rate
 from benchmarks.sending import generating, wait_for_outputs
 
-__all__ = ["ScalingRun", "measure_scaling"]
+__all__ = ["ScalingRun", "measure_scaling", "summarise_scaling"]
 
 _READY_S, _SEND_S, _STALL_S, _LOOK_S = 60.0, 600.0, 60.0, 0.1
 
@@ -74,6 +77,20 @@ def measure_scaling(bench: Bench, system: str, round_: int, workers: int, n: int
         raise RunFailed("the broker does not stamp records with its time")
     rate = round(append_rate(np.sort(append_ms)), 1)
     return ScalingRun(bench.workload.name, system, round_, workers, rate, round(cpu_s / n * 1e6, 3))
+
+
+def summarise_scaling(runs: Sequence[ScalingRun]) -> list[dict[str, Any]]:
+    """Return the medians with one worker and with two of each system on each workload, and the ratio of their rates."""
+    rows = []
+    for workload, system in dict.fromkeys((run.workload, run.system) for run in runs):
+        row: dict[str, Any] = {"workload": workload, "system": system}
+        for n in (1, 2):
+            own = [run for run in runs if (run.workload, run.system, run.workers) == (workload, system, n)]
+            row[f"events_per_s_{n}"] = statistics.median(run.events_per_s for run in own)
+            row[f"cpu_us_per_event_{n}"] = statistics.median(run.cpu_us_per_event for run in own)
+        row["ratio"] = round(row["events_per_s_2"] / row["events_per_s_1"], 3)
+        rows.append(row)
+    return rows
 
 
 def _wait_for_members(bench: Bench, group: str, n: int) -> None:

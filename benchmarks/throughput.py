@@ -70,8 +70,7 @@ def main(
         raise click.ClickException(str(error)) from None
     told = {name: summarise(one.runs) for name, one in found.items()}
     for name, one in found.items():
-        if one.runs:
-            print_table(told[name], one.runs)
+        print_table(told[name], one.runs)
         for system, reason in one.unavailable.items():
             click.echo(f"not measured: {system}: {reason}")
     if json_file:
