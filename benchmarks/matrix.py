@@ -117,9 +117,10 @@ def _run_one(bench: Bench, system: str, round_: int, n: int, found: Found) -> No
         click.echo(f"{system}: {error}", err=True)
         return
     found.runs.append(run)
+    memory = "" if run.peak_rss_mb is None else f"  {run.peak_rss_mb:>6.0f} MB"
     click.echo(
         f"{run.workload:<13} round {round_}  {system:<20} {run.events_per_s:>10,.0f} events/s"
-        f"  {run.cpu_us_per_event:>7.2f} µs CPU  {run.peak_rss_mb:>6.0f} MB",
+        f"  {run.cpu_us_per_event:>7.2f} µs CPU{memory}",
         err=True,
     )
 
