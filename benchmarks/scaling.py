@@ -18,6 +18,9 @@ __all__ = ["ScalingRun", "measure_scaling", "summarise_scaling"]
 
 _READY_S, _SEND_S, _STALL_S, _LOOK_S = 60.0, 600.0, 60.0, 0.1
 
+#: Of the rate sent. The two are taken over stretches that are not quite the same.
+_KEEPS_UP = 0.9
+
 
 @dataclass(frozen=True)
 class ScalingRun:
@@ -31,6 +34,8 @@ class ScalingRun:
         Outputs after the first tenth over the time in which they were appended.
     cpu_us_per_event : float
         User and system time of all workers, by event.
+    sent_per_s : float
+        Records that the generator sent. Where the outputs keep up with them, it may be the limit.
     """
 
     workload: str
@@ -39,6 +44,7 @@ class ScalingRun:
     workers: int
     events_per_s: float
     cpu_us_per_event: float
+    sent_per_s: float
 
 
 def measure_scaling(bench: Bench, system: str, round_: int, workers: int, n: int) -> ScalingRun:
@@ -66,7 +72,7 @@ def measure_scaling(bench: Bench, system: str, round_: int, workers: int, n: int
         before_s = sum(worker.sample(0).cpu_s for worker in running)
         load = {"first": 0, "n": n, "rate_per_s": 0, "linger_ms": 20}
         with generating(bench.cluster.address, source, bench.workload.name, **load) as generator:
-            generator.wait(watch, _SEND_S)
+            sent = generator.wait(watch, _SEND_S)
         wait_for_outputs(bench.cluster, target, n_due(bench.expected[:n]), _STALL_S, watch)
         cpu_s = sum(worker.sample(0).cpu_s for worker in running) - before_s
     finally:
@@ -76,18 +82,23 @@ def measure_scaling(bench: Bench, system: str, round_: int, workers: int, n: int
     if append_ms is None:
         raise RunFailed("the broker does not stamp records with its time")
     rate = round(append_rate(np.sort(append_ms)), 1)
-    return ScalingRun(bench.workload.name, system, round_, workers, rate, round(cpu_s / n * 1e6, 3))
+    cpu_us = round(cpu_s / n * 1e6, 3)
+    return ScalingRun(bench.workload.name, system, round_, workers, rate, cpu_us, sent.sent_per_s)
 
 
 def summarise_scaling(runs: Sequence[ScalingRun]) -> list[dict[str, Any]]:
-    """Return the medians with one worker and with two of each system on each workload, and the ratio of their rates."""
+    """Return the medians with one worker and with two of each system on each workload, and the ratio of their rates.
+
+    ``keeps_up_1`` and ``keeps_up_2`` say whether the outputs kept up with what was sent: then more may be possible.
+    """
     rows = []
     for workload, system in dict.fromkeys((run.workload, run.system) for run in runs):
         row: dict[str, Any] = {"workload": workload, "system": system}
         for n in (1, 2):
             own = [run for run in runs if (run.workload, run.system, run.workers) == (workload, system, n)]
-            row[f"events_per_s_{n}"] = statistics.median(run.events_per_s for run in own)
-            row[f"cpu_us_per_event_{n}"] = statistics.median(run.cpu_us_per_event for run in own)
+            for measure in ("events_per_s", "cpu_us_per_event", "sent_per_s"):
+                row[f"{measure}_{n}"] = statistics.median(getattr(run, measure) for run in own)
+            row[f"keeps_up_{n}"] = row[f"events_per_s_{n}"] >= _KEEPS_UP * row[f"sent_per_s_{n}"]
         row["ratio"] = round(row["events_per_s_2"] / row["events_per_s_1"], 3)
         rows.append(row)
     return rows
