@@ -29,6 +29,14 @@ def test_what_a_system_names_is_there(name: str) -> None:
         assert (ROOT / "benchmarks" / "java" / system.jars / "pom.xml").is_file()
 
 
+def test_nothing_is_locked_or_fetched_for_a_system_that_is_not_there() -> None:
+    environments = {system.environment for system in peers.SYSTEMS.values() if system.environment}
+    requirements = (ROOT / "benchmarks" / "requirements").iterdir()
+    assert {file.name for file in requirements} == {f"{name}.{end}" for name in environments for end in ("in", "lock")}
+    projects = {file.parent.name for file in (ROOT / "benchmarks" / "java").glob("*/pom.xml")}
+    assert projects == {system.jars for system in peers.SYSTEMS.values() if system.jars}
+
+
 def test_without_java_it_says_what_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(peers.Unavailable, match="Java 17 or newer and Maven"):
