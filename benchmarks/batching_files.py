@@ -83,7 +83,7 @@ def _markdown(points: Sequence[Point]) -> str:
         "and events per second where there is always more; medians of runs. What was measured stands in",
         "[the benchmarks](../README.md#batching), every run in [batching.csv](batching.csv).",
         "",
-        f"On {where['cpus']} CPUs ({where['machine']}), Python {where['python']}, "
+        f"On {where['cpus']} CPUs ({where['cpu']}; {where['system']}), Python {where['python']}, "
         f"ONNX Runtime {where['packages']['onnxruntime']}.",
         "",
         "![p50 and p99 by load, for each model](batching.svg)",
