@@ -143,5 +143,5 @@ def plot_loads(file: Path, by_model: Mapping[str, Sequence[Line]], *, limit_ms: 
         figure.supylabel("latency, ms")
         handles, names = figure.axes[0].get_legend_handles_labels()
         legend = dict(zip(names, handles, strict=True))
-        figure.legend(legend.values(), legend, loc="outside lower left", ncols=len(legend), frameon=False)
+        figure.legend(legend.values(), legend, loc="outside upper left", ncols=len(by_model), frameon=False)
         _save(figure, file)
