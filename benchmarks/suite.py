@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from confluent_kafka import KafkaException
 
 if not __package__:  # run as a script: Python has put this folder on the path, not the one above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -232,7 +233,7 @@ _TOLD: dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]] = {
 def _told() -> Iterator[None]:
     try:
         yield
-    except (BrokerFailed, RunFailed) as error:
+    except (BrokerFailed, RunFailed, KafkaException) as error:
         raise click.ClickException(str(error)) from None
 
 
