@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from benchmarks.ending import stopping_on_sigterm
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
@@ -39,6 +40,8 @@ class BrokerFailed(RuntimeError):
 def open_broker(name: str) -> Iterator[str]:
     """Yield the address of the broker to measure on, which is ended afterwards if it was started here.
 
+    SIGTERM leaves the block as well, so that all that was started in it is ended.
+
     Parameters
     ----------
     name : str
@@ -50,15 +53,21 @@ def open_broker(name: str) -> Iterator[str]:
     BrokerFailed
         It cannot be started.
     """
+    with stopping_on_sigterm(), _opened(name) as address:
+        yield address
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[str]:
     if name == "kafka":
         from tests.support.kafka_server import ApacheKafka, KafkaUnavailable
 
         try:
-            kafka = ApacheKafka().start()
+            kafka = ApacheKafka()
         except KafkaUnavailable as error:
             raise BrokerFailed(f"{error}\n--broker embedded needs neither Java nor Maven") from None
         try:
-            yield kafka.bootstrap
+            yield kafka.start().bootstrap
         finally:
             kafka.stop()
     elif name == "embedded":

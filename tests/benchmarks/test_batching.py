@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -152,8 +151,8 @@ def test_the_whole_benchmark(tmp_path: Path) -> None:
     }
     assert sum(len(runs) for point in points for runs in point.runs.values()) == 3 * 4 * (6 + 2)
     assert (tmp_path / "results" / "batching.md").read_text().count("\n| mlp |") == 5
-    drawing = ElementTree.parse(tmp_path / "results" / "batching.svg").getroot()
-    assert len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 3 * 2
+    drawing = (tmp_path / "results" / "batching.svg").read_text()
+    assert all(f">{text}</text>" in drawing for text in ("mlp", "ffnn", "gbdt", "target_p99_ms: 20, p99"))
 
 
 def test_a_run_of_one_model_leaves_the_results_of_the_others(tmp_path: Path) -> None:
