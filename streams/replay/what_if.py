@@ -16,7 +16,8 @@ from modelstream.streams.build import BuiltPipeline, BuiltStage
 from modelstream.streams.infer_spec import BatchSpec
 from modelstream.streams.replay.costs import Costs, Line
 from modelstream.streams.replay.offline import run_offline
-from modelstream.streams.spec import validated
+from modelstream.streams.spec import Threads, validated
+from modelstream.streams.spec_types import Spec
 
 if TYPE_CHECKING:
     from modelstream.streams.replay.result import ReplayResult
@@ -38,6 +39,10 @@ _NOTHING: dict[str, Any] = {}
 
 #: A setting: names of `SETTINGS` with their values.
 Setting = Mapping[str, float | None]
+
+
+class _ThreadsSpec(Spec):
+    threads: Threads | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +180,7 @@ def with_setting(built: BuiltPipeline, setting: Setting) -> BuiltPipeline:
     keys: dict[str, Any] = {
         name: int(value) if value is not None and value == int(value) else value for name, value in setting.items()
     }
-    threads = keys.pop("threads", built.spec.threads)
+    threads = validated(_ThreadsSpec, {"threads": keys.pop("threads", built.spec.threads)}).threads
     stages = []
     for stage in built.spec.stages:
         if stage.infer is not None:

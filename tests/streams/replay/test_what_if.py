@@ -88,6 +88,9 @@ def test_what_cannot_be_asked_is_told(make_pipeline: Callable[..., Pipeline]) ->
         grid({"max_size": list(range(1, 66))})
     with pytest.raises(ConfigError, match=r"batch.max_size: "):
         predict(make_pipeline().build(), VALUES, DUE_US, COSTS, {"max_size": 0})
+    for threads in (0, -3, 1.5):
+        with pytest.raises(ConfigError, match=r"threads: "):
+            predict(make_pipeline().build(), VALUES, DUE_US, COSTS, {"threads": threads})
 
 
 def test_the_command_prints_every_setting_and_marks_the_best(
