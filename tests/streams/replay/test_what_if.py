@@ -119,3 +119,8 @@ def test_the_command_prints_every_setting_and_marks_the_best(
         told = CliRunner().invoke(command, list(map(str, [pipeline, events, *wrong, "--rate", "1/s"])))
         assert (told.exit_code, problem in told.stderr) == (2, True)
     assert "either --rate or --speed" in CliRunner().invoke(command, list(map(str, arguments[:3]))).stderr
+    by_times = CliRunner().invoke(command, list(map(str, [*arguments[:3], "--speed", "60x", "--costs", costs])))
+    assert isinstance(by_times.exception, ConfigError)
+    assert str(by_times.exception).startswith("source.event_time: the pipeline names none")
+    recorded = ["--speed", "60x", "--set", "source.event_time=at"]
+    assert CliRunner().invoke(command, list(map(str, [*arguments[:3], *recorded, "--costs", costs]))).exit_code == 0
