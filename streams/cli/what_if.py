@@ -113,7 +113,7 @@ def command(
         known = measure_costs(built, values, keys).model_copy(update=outside_costs())
     results = [ReplayResult.read(one) for one in measured]
     for _ in range(_ROUNDS if results else 0):
-        known = calibrate(known, predict(built, values, due_us, known, {}), results)
+        known = calibrate(known, predict(built, values, due_us, known, {}), results, pace)
     found = [predict(built, values, due_us, known, setting) for setting in settings]
     now = predict(built, values, due_us, known, {})
     _print(now, found, str(pace))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from modelstream.streams.spec import Threads, validated
 from modelstream.streams.spec_types import Spec
 
 if TYPE_CHECKING:
+    from modelstream.streams.replay.arrivals import Pace
     from modelstream.streams.replay.result import ReplayResult
 
 __all__ = ["SETTINGS", "WhatIf", "calibrate", "grid", "predict", "with_setting"]
@@ -132,7 +133,7 @@ def predict(
     )
 
 
-def calibrate(costs: Costs, predicted: WhatIf, measured: Sequence[ReplayResult]) -> Costs:
+def calibrate(costs: Costs, predicted: WhatIf, measured: Sequence[ReplayResult], pace: Pace) -> Costs:
     """Return costs with which the prediction of one setting comes to what was measured of it.
 
     Where the machine is shared, with a broker say, all work takes longer than it does alone. A replay at full speed
@@ -147,7 +148,16 @@ def calibrate(costs: Costs, predicted: WhatIf, measured: Sequence[ReplayResult])
         What they say of the setting that was measured, at the same arrivals.
     measured : sequence of ReplayResult
         Replays at the setting.
+    pace : Pace
+        The arrivals.
+
+    Raises
+    ------
+    ConfigError
+        A replay is of something else: more workers than one, another pace, or a pipeline with other stages.
     """
+    for result in measured:
+        _require_same(result, pace, costs.stages.keys())
     stretch, path_out_s = 1.0, costs.path_out_s
     for result in measured:
         if result.arrivals == "max" and result.answers_per_s:
@@ -163,6 +173,21 @@ def calibrate(costs: Costs, predicted: WhatIf, measured: Sequence[ReplayResult])
             "path_out_s": path_out_s,
         }
     )
+
+
+def _require_same(result: ReplayResult, pace: Pace, step_ids: Set[str]) -> None:
+    problem = None
+    if result.workers != 1:
+        problem = f"is of {result.workers or 'running'} workers; predictions are of one, as replay --workers 1"
+    elif result.arrivals != "max" and (result.speed, result.arrivals) != (str(pace), pace.kind):
+        problem = (
+            f"is at {result.speed}, {result.arrivals}, and asked is {pace}, {pace.kind}; "
+            "replay at the same pace, or at full speed"
+        )
+    elif others := {stage.step_id for stage in result.stages} - step_ids:
+        problem = f"is of another pipeline: this one has no stage {', '.join(sorted(others))}"
+    if problem is not None:
+        raise ConfigError("--measured", f"the replay of {result.file} through {result.pipeline} {problem}")
 
 
 def _stretched(line: Line, factor: float) -> Line:
