@@ -15,6 +15,7 @@ from modelstream.operators.batch import EventBatch, Lineage
 from modelstream.streams.build import BuiltPipeline, BuiltStage
 from modelstream.streams.infer_spec import BatchSpec
 from modelstream.streams.replay.costs import Costs, Line
+from modelstream.streams.replay.figures import answers_per_s
 from modelstream.streams.replay.offline import run_offline
 from modelstream.streams.spec import Threads, validated
 from modelstream.streams.spec_types import Spec
@@ -57,7 +58,7 @@ class WhatIf:
     p50_ms, p99_ms : float
         From an event's due time to its prediction, the first quarter of the events left out.
     throughput_per_s : float
-        Events a second where all are there at once.
+        Events a second where all are there at once: `answers_per_s` of a replay at full speed.
     mean_batch : float
         Rows of a micro-batch, at the arrivals given.
     """
@@ -128,7 +129,7 @@ def predict(
         setting=setting,
         p50_ms=p50_ms,
         p99_ms=p99_ms,
-        throughput_per_s=len(many) / full.seconds if full.seconds else float("inf"),
+        throughput_per_s=answers_per_s(np.round(full.answered_s * 1e6).astype(np.int64), _WARM_UP) or float("inf"),
         mean_batch=sum(rows) / len(rows) if rows else 0.0,
     )
 

@@ -83,6 +83,14 @@ def test_replays_of_one_setting_calibrate_it(make_pipeline: Callable[..., Pipeli
     assert after.p50_ms == pytest.approx(before.p50_ms + 30, rel=0.01)
 
 
+def test_the_way_through_kafka_takes_no_throughput(make_pipeline: Callable[..., Pipeline]) -> None:
+    built = make_pipeline().build()
+    far = COSTS.model_copy(update={"path_in_s": 0.03, "path_out_s": 0.1})
+    assert predict(built, VALUES, DUE_US, far, {}).throughput_per_s == pytest.approx(
+        predict(built, VALUES, DUE_US, COSTS, {}).throughput_per_s, rel=1e-3
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
