@@ -10,7 +10,7 @@ import numpy as np
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 from numpy.typing import NDArray
 
-from modelstream.models.errors import ModelStreamError
+from modelstream.models.errors import BrokerUnavailable, ModelStreamError
 from modelstream.streams.consuming import read_topic
 from modelstream.streams.headers import as_count, read_headers
 from modelstream.streams.replay.generator import INTENDED_HEADER
@@ -154,8 +154,17 @@ class LetterReader(threading.Thread):
             self._started.set()
 
     def wait_until_started(self) -> None:
-        """Wait until whatever is written from now on will be read, or it has failed."""
-        self._started.wait(_START_TIMEOUT_S)
+        """Wait until whatever is written from now on will be read, or it has failed.
+
+        Raises
+        ------
+        BrokerUnavailable
+            The broker takes too long.
+        """
+        if not self._started.wait(_START_TIMEOUT_S):
+            raise BrokerUnavailable(
+                self._settings.bootstrap, f"no answer about {self._topic} for {_START_TIMEOUT_S:g} s"
+            )
 
     def end(self) -> None:
         """End, and wait for it."""

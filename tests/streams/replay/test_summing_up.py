@@ -11,9 +11,11 @@ import orjson
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, Message
 
+from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.pipeline import Pipeline, filter_events, infer
+from modelstream.streams.replay import collecting
 from modelstream.streams.replay.arrivals import Pace
-from modelstream.streams.replay.collecting import Answers, Letters
+from modelstream.streams.replay.collecting import Answers, LetterReader, Letters
 from modelstream.streams.replay.generator import INTENDED_HEADER
 from modelstream.streams.replay.matching import hash_ids
 from modelstream.streams.replay.result import ReplayResult
@@ -87,6 +89,13 @@ def test_what_is_missing_twice_or_anothers_is_told_apart() -> None:
     assert (result.predictions, result.duplicates, result.dead_letters, result.missing) == (2, 1, 1, 1)
     assert not result.complete
     assert result.series[-1].answered == 2
+
+
+def test_letters_that_nobody_reads_yet_start_no_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "_START_TIMEOUT_S", 0.01)
+    reader = LetterReader(BrokerSettings("localhost:1"), "dead", Letters())  # whose thread does not come to it
+    with pytest.raises(BrokerUnavailable, match=r"localhost:1: no answer about dead for 0\.01 s"):
+        reader.wait_until_started()
 
 
 def test_the_warm_up_is_left_out_of_latencies_only() -> None:
