@@ -36,9 +36,13 @@ def prediction(event_id: str, ms: float, *, stamped: bool = True) -> Message:
 
 
 def letter(due_ms: float, ms: float) -> Message:
-    header = (INTENDED_HEADER, b"%d" % (START_US + due_ms * 1000))
+    headers = [
+        (INTENDED_HEADER, b"%d" % (START_US + due_ms * 1000)),
+        ("modelstream.partition", b"0"),
+        ("modelstream.offset", b"%d" % due_ms),
+    ]
     return Message(
-        topic="dead", partition=0, offset=0, value=b"x", headers=[header],
+        topic="dead", partition=0, offset=0, value=b"x", headers=headers,
         timestamp=(TIMESTAMP_CREATE_TIME, START_US // 1000 + int(ms)),
     )  # fmt: skip
 
@@ -89,6 +93,11 @@ def test_what_is_missing_twice_or_anothers_is_told_apart() -> None:
     assert (result.predictions, result.duplicates, result.dead_letters, result.missing) == (2, 1, 1, 1)
     assert not result.complete
     assert result.series[-1].answered == 2
+
+
+def test_a_letter_that_came_twice_hides_no_missing_event() -> None:
+    result = summed_up([0, 1, 2], [prediction("e0", 5)], [letter(1, 8), letter(1, 9)])
+    assert (result.dead_letters, result.missing, result.series[-1].answered) == (1, 1, 2)
 
 
 def test_letters_that_nobody_reads_yet_start_no_replay(monkeypatch: pytest.MonkeyPatch) -> None:
