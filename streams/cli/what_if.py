@@ -110,7 +110,7 @@ def command(
     if costs is not None:
         known = read_costs(costs, [stage.step_id for stage in built.stages])
     else:
-        known = measure_costs(built, values, keys).model_copy(update=outside_costs())
+        known = measure_costs(built, values, keys).model_copy(update=outside_costs(described.spec))
     results = [ReplayResult.read(one) for one in measured]
     for _ in range(_ROUNDS if results else 0):
         known = calibrate(known, predict(built, values, due_us, known, {}), results, pace)

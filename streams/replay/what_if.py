@@ -19,6 +19,7 @@ from modelstream.streams.replay.figures import answers_per_s
 from modelstream.streams.replay.offline import run_offline
 from modelstream.streams.spec import Threads, validated
 from modelstream.streams.spec_types import Spec
+from modelstream.streams.worker_limits import limits_of
 
 if TYPE_CHECKING:
     from modelstream.streams.replay.arrivals import Pace
@@ -117,7 +118,12 @@ def predict(
     setting : mapping of str to float or None
         What is set otherwise; None takes a key away.
     """
-    hollow = _hollow(with_setting(built, setting))
+    other = with_setting(built, setting)
+    linger_ms = limits_of(other.spec).linger_ms
+    if linger_ms != limits_of(built.spec).linger_ms:
+        # The setting brings another linger with it; otherwise the costs know it better.
+        costs = costs.model_copy(update={"linger_s": linger_ms / 1000})
+    hollow = _hollow(other)
     keys: list[bytes | None] = [None] * len(values)
     run = run_offline(hollow, values, keys, due_us, costs)
     warm_s = run.latency_s[int(_WARM_UP * len(values)) :]

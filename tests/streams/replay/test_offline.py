@@ -12,7 +12,9 @@ import pytest
 from support.onnx_factory import affine, write_model
 
 from modelstream.models.errors import ConfigError
+from modelstream.streams.in_process import InProcess
 from modelstream.streams.pipeline import Pipeline, filter_events, infer
+from modelstream.streams.replay import offline
 from modelstream.streams.replay.costs import Costs, Line, measure_costs, read_costs
 from modelstream.streams.replay.offline import OfflineRun, run_offline
 
@@ -112,6 +114,23 @@ def test_runs_are_equal_and_predict_as_simulate_does(
     assert (first.n_filtered, len(first.dead_letters)) == (1, 3)
     assert np.isnan(first.latency_s).sum() == 4
     assert np.isnan(first.answered_s).sum() == 1
+
+
+def test_a_target_counts_what_a_worker_counts_after_the_batch(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted_s: list[float] = []
+
+    class Noted(InProcess):
+        def __init__(self, *arguments: Any, downstream_s: float, **more: Any) -> None:
+            counted_s.append(downstream_s)
+            super().__init__(*arguments, downstream_s=downstream_s, **more)
+
+    monkeypatch.setattr(offline, "InProcess", Noted)
+    for batch in ({"target_p99_ms": 20}, {}):
+        run(make_pipeline(**batch), [0], NOTHING, linger_s=7 * MS, path_out_s=50 * MS)
+    # The linger that it has, and 2 ms: nobody tells a worker how far its consumers are.
+    assert counted_s == pytest.approx([0.003, 0.007])
 
 
 def test_all_at_once_come_in_full_batches(make_pipeline: Callable[..., Pipeline]) -> None:
