@@ -71,7 +71,7 @@ class OfflineRun:
     batches : list of ClosedBatch
         The micro-batches of all stages, in the order in which they were finished.
     seconds : float
-        Virtual seconds from the first event to the last output.
+        Virtual seconds from the first event to the last output, or to the last event where that comes later.
     answered_s : ndarray of float64, shape (n_events,)
         When each prediction or dead letter was on its way out; NaN for filtered events.
     """
@@ -236,7 +236,7 @@ class _Run:
             n_filtered=self._outlet.n_filtered,
             latency_s=np.where(is_predicted, answered_s - self._due_s, np.nan),
             batches=self._batches,
-            seconds=float(np.nanmax(answered_s, initial=0.0)) - float(self._due_s[0]) if len(answered_s) else 0.0,
+            seconds=float(np.nanmax(answered_s, initial=self._due_s[-1]) - self._due_s[0]) if len(answered_s) else 0.0,
             answered_s=answered_s,
         )
 

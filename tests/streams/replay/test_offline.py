@@ -140,6 +140,15 @@ def test_all_at_once_come_in_full_batches(make_pipeline: Callable[..., Pipeline]
     assert found.seconds == 4.0
 
 
+def test_the_time_ends_no_sooner_than_the_events(make_pipeline: Callable[..., Pipeline]) -> None:
+    values: list[bytes | None] = [*records(1), *(orjson.dumps({"id": i, "at": 0}) for i in range(3))]
+    due_ms = [1000.0, 1100.0, 1200.0, 2000.0]
+    for first in (0, 1):  # all but one filtered, and all of them
+        found = run(make_pipeline(), due_ms[first:], Line(fixed_s=1 * MS), values[first:])
+        assert found.n_filtered == 3
+        assert found.seconds == pytest.approx((2000 - due_ms[first]) / 1000)
+
+
 def test_no_events_take_no_time(make_pipeline: Callable[..., Pipeline]) -> None:
     found = run(make_pipeline(), [], NOTHING)
     assert (found.predictions, found.batches, found.seconds) == ([], [], 0.0)
