@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from modelstream.models.errors import ConfigError, DecodeError
+from modelstream.streams.event_tables import CAPTURE_MARK
 from modelstream.streams.headers import Headers
 from modelstream.streams.replay.recorded import RecordedBatch
 
 __all__ = ["CaptureFile", "CaptureSummary", "is_capture", "write_capture"]
 
-#: Says in the schema's metadata that a Parquet file holds records of Kafka, and in which version of this form.
-_MARK, _VERSION = b"modelstream.capture", b"1"
+#: In which version of its form a file is, under `CAPTURE_MARK`.
+_VERSION = b"1"
 _TOPIC = b"modelstream.topic"
 
 #: Limits of one row group, which is in memory as a whole: readers skip or read it as one.
@@ -128,7 +129,7 @@ def _schema(arrow: Any, topic: str) -> Any:
         arrow.field("value", arrow.binary()),
         arrow.field("headers", arrow.list_(header)),
     ]
-    return arrow.schema(fields, {_MARK: _VERSION, _TOPIC: topic.encode()})
+    return arrow.schema(fields, {CAPTURE_MARK: _VERSION, _TOPIC: topic.encode()})
 
 
 def _to_arrow(arrow: Any, batch: RecordedBatch, schema: Any) -> Any:
@@ -154,7 +155,7 @@ def is_capture(path: Path) -> bool:
     except ImportError:
         return False
     try:
-        return _MARK in (pyarrow.parquet.read_schema(path).metadata or {})
+        return CAPTURE_MARK in (pyarrow.parquet.read_schema(path).metadata or {})
     except (OSError, pyarrow.ArrowException):
         return False  # whoever reads it says what is wrong
 
@@ -186,12 +187,12 @@ class CaptureFile:
         with self._open() as file:
             said = file.schema_arrow.metadata or {}
             self.n_records: int = file.metadata.num_rows
-        if _MARK not in said:
+        if CAPTURE_MARK not in said:
             raise ConfigError(str(path), "holds no captured records; `modelstream replay --capture` writes such files")
-        if said[_MARK] != _VERSION:
+        if (version := said[CAPTURE_MARK]) != _VERSION:
             raise ConfigError(
                 str(path),
-                f"was written by a newer modelstream (form {said[_MARK].decode()}); this one reads {_VERSION.decode()}",
+                f"was written by a newer modelstream (form {version.decode()}); this one reads {_VERSION.decode()}",
             )
         self.topic: str = said[_TOPIC].decode()
 
