@@ -29,8 +29,9 @@ from modelstream.streams.cli.replay_text import print_result, show_replay
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Arrivals, Pace
 from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.result_keys import Labels
 from modelstream.streams.replay.session import observe
-from modelstream.streams.replay.summing_up import Labels, sum_up
+from modelstream.streams.replay.summing_up import sum_up
 from modelstream.streams.spec import SourceSpec
 
 __all__ = ["command"]

@@ -17,7 +17,7 @@ from modelstream.streams.replay.offline import run_offline
 from modelstream.streams.replay.offline_result import offline_result
 from modelstream.streams.replay.prepared import TimedRecord, prepare
 from modelstream.streams.replay.result import ReplayResult
-from modelstream.streams.replay.summing_up import Labels
+from modelstream.streams.replay.result_keys import Labels
 from modelstream.streams.spec import PipelineSpec
 from modelstream.streams.worker_limits import ROUND_TRIP_S, limits_of
 

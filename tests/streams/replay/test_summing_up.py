@@ -19,9 +19,10 @@ from modelstream.streams.replay.collecting import Answers, LetterReader, Letters
 from modelstream.streams.replay.generator import INTENDED_HEADER
 from modelstream.streams.replay.matching import hash_ids
 from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.result_keys import Labels
 from modelstream.streams.replay.session import Observation
 from modelstream.streams.replay.shared import Shared
-from modelstream.streams.replay.summing_up import Labels, sum_up
+from modelstream.streams.replay.summing_up import sum_up
 from modelstream.streams.replay.target import live_target
 from modelstream.streams.replay.workers import stage_figures
 from modelstream.streams.settings import BrokerSettings
