@@ -14,6 +14,7 @@ from modelstream.models.errors import ConfigError, DecodeError
 from modelstream.streams.event_tables import CAPTURE_MARK
 from modelstream.streams.headers import Headers
 from modelstream.streams.replay.recorded import RecordedBatch
+from modelstream.streams.whole_file import whole_or_nothing
 
 __all__ = ["CaptureFile", "CaptureSummary", "is_capture", "write_capture"]
 
@@ -57,7 +58,7 @@ def write_capture(
     """Write records to a Parquet file, as they come.
 
     The columns are ``topic``, ``partition``, ``offset``, ``timestamp``, ``key``, ``value`` and ``headers``. The file
-    has its name once it is whole; until then it is ``NAME.partial``, which is removed where an error or Ctrl-C ends it.
+    has its name once it is whole; until then it is ``NAME.part``, which is removed where an error or Ctrl-C ends it.
 
     Parameters
     ----------
@@ -76,11 +77,10 @@ def write_capture(
         The file cannot be written, or pyarrow is not installed.
     """
     arrow = _pyarrow(path)
-    partial = path.with_name(f"{path.name}.partial")
     schema = _schema(arrow, topic)
     n_records, times_ms = 0, []
-    with _writing(path, partial):
-        with arrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+    try:
+        with whole_or_nothing(path) as part, arrow.parquet.ParquetWriter(part, schema, compression="zstd") as writer:
             for group in _groups(batches):
                 writer.write_table(
                     arrow.Table.from_batches([_to_arrow(arrow, one, schema) for one in group]), _GROUP_ROWS
@@ -89,19 +89,10 @@ def write_capture(
                 times_ms += [time for one in group for time in (one.timestamps_ms.min(), one.timestamps_ms.max())]
                 times_ms = [min(times_ms), max(times_ms)]
                 on_progress(n_records)
-        partial.replace(path)
-    first_ms, last_ms = map(int, times_ms) if times_ms else (None, None)
-    return CaptureSummary(n_records, first_ms, last_ms, path.stat().st_size)
-
-
-@contextmanager
-def _writing(path: Path, partial: Path) -> Iterator[None]:
-    try:
-        yield
     except OSError as error:
         raise ConfigError(str(path), f"cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    first_ms, last_ms = map(int, times_ms) if times_ms else (None, None)
+    return CaptureSummary(n_records, first_ms, last_ms, path.stat().st_size)
 
 
 def _groups(batches: Iterable[RecordedBatch]) -> Iterator[list[RecordedBatch]]:
