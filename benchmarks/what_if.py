@@ -32,7 +32,7 @@ STAGE = 2
 SETTINGS: tuple[dict[str, int], ...] = ({}, {"max_size": 64}, {"max_wait_ms": 5}, {"in_flight": 2})
 
 #: Events of a replay at full speed: some seconds.
-_FULL_SPEED_EVENTS = 200_000
+_FULL_SPEED_EVENTS = 100_000
 
 
 def main(arguments: list[str] | None = None) -> int:
