@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 from benchmarks.checks import RunFailed
+from benchmarks.generator import _send
 from benchmarks.sending import generating, wait_for_outputs
 
 #: No broker is there: the generator waits for one for some seconds.
@@ -50,3 +52,12 @@ def test_a_wait_ends_where_nothing_more_comes() -> None:
     cluster: Any = SimpleNamespace(count=lambda _: 2)
     with pytest.raises(RunFailed, match="no output for 0 s, 2 of 3 are there"):
         wait_for_outputs(cluster, "topic", 3, 0, lambda: None)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1000.0])
+def test_nothing_is_sent_before_the_first_is_due(rate: float) -> None:
+    sent_s: list[float] = []
+    producer: Any = SimpleNamespace(produce=lambda *_, **__: sent_s.append(time.time()), poll=lambda _: 0)
+    start_s, _ = _send(producer, "topic", [b""] * 3, rate)
+    assert len(sent_s) == 3
+    assert start_s <= sent_s[0]
