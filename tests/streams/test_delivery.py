@@ -67,6 +67,19 @@ def test_nothing_is_confirmed_while_the_broker_does_not_answer() -> None:
     assert delivery.confirm(0.1) == []
 
 
+def test_a_client_that_has_lost_its_broker_is_replaced(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
+    [topic] = make_topics(kafka, "out")
+    delivery = delivery_to("127.0.0.1:1")
+    lost, again = open_tickets(1, 1)
+    delivery.produce(output(topic, [b"lost"], lost))
+    assert delivery.confirm(0.1) == []
+    delivery._config["bootstrap.servers"] = kafka.bootstrap
+    delivery.renew()
+    delivery.produce(output(topic, [b"again"], again))
+    assert delivery.confirm(10) == [(again, 1)]
+    assert [record.value for record in read_all(kafka.bootstrap, topic)] == [b"again"]
+
+
 def test_a_full_queue_is_waited_for(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
     [topic] = make_topics(kafka, "out")
     delivery = delivery_to(kafka.bootstrap, queue_buffering_max_messages=10)
