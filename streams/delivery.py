@@ -131,6 +131,18 @@ class Delivery:
         rows, self._unconfirmed = self._unconfirmed, []
         return rows
 
+    def renew(self) -> None:
+        """Go on with a new librdkafka client. What was not confirmed will not be: its rows must be read again.
+
+        A client may forget all its brokers for good. Where the only broker of a cluster shuts down, or its controller
+        takes it for dead, it names no broker when it is asked, and the client lets go of the one it has; the search
+        for brokers that this starts is called off by the same answer, if threads run in an unlucky order
+        (librdkafka#5301; all versions since 2.10).
+        """
+        lost, self._producer, self._unconfirmed = self._producer, self._new_producer(), []
+        # Nothing may come after what the new one sends. Nobody asks for the reports of failures that this makes.
+        lost.purge()
+
     def stop(self) -> None:
         """Wait for room no longer. Called from any thread."""
         self._stopping.set()

@@ -198,12 +198,15 @@ class BatchConsumer(CommittingConsumer):
         self.add_future(self._read_from_committed(self._epoch))
 
     def read_anew(self) -> None:
-        """Read what is assigned from the committed offsets on, with a new librdkafka client."""
+        """Read what is assigned from the committed offsets on, with new librdkafka clients."""
         pump, self._pump = self._pump, None
         self._reading.clear()
         if pump is not None:
             self.add_future(self.app.on_data_thread(pump.close))
         self.start_reading()
+        if self._exactly_once is None:
+            # After the ledger has given up what is under way. A transaction that fails has its own new producer.
+            self.add_future(self.app.on_data_thread(self.app.delivery.renew))
 
     async def _read_from_committed(self, epoch: int) -> None:
         tps = set(self._assigned)

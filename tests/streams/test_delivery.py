@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from support.kafka_tools import read_all
+from support.nameless_broker import NamelessBroker
+from support.streams import wait_for
 
 from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.delivery import Delivery, Output
@@ -65,6 +67,24 @@ def test_nothing_is_confirmed_while_the_broker_does_not_answer() -> None:
     delivery.produce(output("out", [b"1"], ticket))
     assert delivery.confirm(0.1) == []
     assert delivery.confirm(0.1) == []
+
+
+def test_a_client_that_has_forgotten_its_broker_is_replaced() -> None:
+    # Without that setting it takes an unlucky order of librdkafka's threads.
+    settings = {"metadata.recovery.strategy": "none", "topic.metadata.refresh.interval.ms": 200}
+    first, lost, again = open_tickets(1, 1, 1)
+    with NamelessBroker("out") as broker:
+        delivery = Delivery({"bootstrap.servers": f"127.0.0.1:{broker.port}", **settings})
+        delivery.produce(output("out", [b"1"], first))
+        assert delivery.confirm(10) == [(first, 1)]
+        broker.is_named = False
+        wait_for(lambda: broker.n_nameless and not broker.n_open, "the client to let go of its broker")
+        broker.is_named = True
+        delivery.produce(output("out", [b"2"], lost))
+        assert delivery.confirm(2) == [], "librdkafka#5301 is mended: renew() may go"
+        delivery.renew()
+        delivery.produce(output("out", [b"2"], again))
+        assert delivery.confirm(10) == [(again, 1)]
 
 
 def test_a_full_queue_is_waited_for(kafka: Any, make_topics: Callable[..., list[str]]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
@@ -23,6 +23,9 @@ FLUSH_DEADLINE_S = 90.0
 #: Beyond any outage in a row, so that a record is refused only if the broker says so.
 _MESSAGE_TIMEOUT_S = 180.0
 _TICK_S = 0.01
+#: Seconds without a word after which a client is replaced, longer than any outage: it may have lost its broker for good
+#: (librdkafka#5301, where the only broker restarts). What it had under way counts as not acknowledged.
+_LOST_S = 75.0
 
 
 class Event(NamedTuple):
@@ -67,18 +70,19 @@ class AckedLoad(threading.Thread):
         super().__init__(name="acked-load", daemon=True)
         self._topic, self._event_of = stream.source, event_of
         self.per_s = per_s
-        self._producer = Producer(
-            {
-                "bootstrap.servers": stream.bootstrap,
-                "enable.idempotence": True,  # so that a retry keeps the order and adds no record
-                "linger.ms": 5,
-                "message.timeout.ms": int(_MESSAGE_TIMEOUT_S * 1000),
-                "message.max.bytes": 20_000_000,
-                "queue.buffering.max.messages": 10_000_000,
-                "topic.metadata.refresh.interval.ms": 2_000,  # to see partitions that are added
-                "log_level": 0,
-            }
-        )
+        self._config = {
+            "bootstrap.servers": stream.bootstrap,
+            "enable.idempotence": True,  # so that a retry keeps the order and adds no record
+            "linger.ms": 5,
+            "message.timeout.ms": int(_MESSAGE_TIMEOUT_S * 1000),
+            "message.max.bytes": 20_000_000,
+            "queue.buffering.max.messages": 10_000_000,
+            "reconnect.backoff.max.ms": 500,
+            "topic.metadata.refresh.interval.ms": 2_000,  # to see partitions that are added
+            "log_level": 0,
+        }
+        self._producer = Producer(self._config)
+        self._heard_at = time.monotonic()
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._file = files.sent.open("wb")
@@ -94,6 +98,16 @@ class AckedLoad(threading.Thread):
             self.send(self._event_of(number) for number in range(self.count, self.count + n_due))
             self.count, due = self.count + n_due, due - n_due
             self._producer.poll(0)
+            if not len(self._producer):
+                self._heard_at = now
+            elif now - self._heard_at > _LOST_S:
+                self._renew()
+
+    def _renew(self) -> None:
+        lost, self._producer = self._producer, Producer(self._config)
+        self._heard_at = time.monotonic()
+        lost.purge()
+        lost.flush(1)
 
     def send(self, events: Iterable[Event]) -> None:
         """Send more events, from any thread."""
@@ -113,6 +127,7 @@ class AckedLoad(threading.Thread):
         if error is None:
             sent = replace(sent, partition=message.partition(), offset=message.offset(), acked=True)
         with self._lock:
+            self._heard_at = time.monotonic()
             self.n_acked += error is None
             self.n_refused += error is not None
             self._file.write(orjson.dumps(sent, option=orjson.OPT_APPEND_NEWLINE))
@@ -159,6 +174,12 @@ class Watcher(threading.Thread):
         self.last_ms = 0.0
 
     def run(self) -> None:
+        with self._files.during.open("wb") as file:
+            while not self._done.is_set():
+                self._read(file)
+
+    def _read(self, file: BinaryIO) -> None:
+        """Read until told to stop, or until nothing comes."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self._stream.bootstrap,
@@ -170,20 +191,20 @@ class Watcher(threading.Thread):
                 "log_level": 0,
             }
         )
-        consumer.assign([TopicPartition(self._stream.sink, partition, 0) for partition in self._next])
+        consumer.assign([TopicPartition(self._stream.sink, partition, at) for partition, at in self._next.items()])
+        heard_at = time.monotonic()
         try:
-            with self._files.during.open("wb") as file:
-                while not self._done.is_set():
-                    first = consumer.poll(0.1)
-                    # consume(n, timeout) would wait for all n.
-                    messages = [first, *consumer.consume(10_000, 0)] if first is not None else []
-                    seen_ms = time.time() * 1000.0
-                    for message in messages:
-                        if message.error() is None:  # else the broker is away, and comes back
-                            file.write(_line(message, seen_ms))
-                            self._next[message.partition()] = message.offset() + 1
-                            self.count += 1
-                            self.last_ms = seen_ms
+            while not self._done.is_set() and time.monotonic() - heard_at < _LOST_S:
+                first = consumer.poll(0.1)
+                # consume(n, timeout) would wait for all n.
+                messages = [first, *consumer.consume(10_000, 0)] if first is not None else []
+                seen_ms = time.time() * 1000.0
+                for message in messages:
+                    if message.error() is None:  # else the broker is away, and comes back
+                        file.write(_line(message, seen_ms))
+                        self._next[message.partition()] = message.offset() + 1
+                        self.count += 1
+                        self.last_ms, heard_at = seen_ms, time.monotonic()
         finally:
             consumer.close()
 
