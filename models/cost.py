@@ -87,11 +87,6 @@ class CostModel:
         known.add(n_rows, seconds, self._n_observed)
 
     @property
-    def n_observed(self) -> int:
-        """Calls learnt from."""
-        return self._n_observed
-
-    @property
     def fixed_s(self) -> float:
         """Seconds that a call costs however few rows it has: b; 0 before the first call."""
         self._fit()

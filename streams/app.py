@@ -11,7 +11,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -38,6 +38,7 @@ from modelstream.streams.settings import BrokerSettings, EngineLimits
 from modelstream.streams.transactions import TransactionalDelivery
 from modelstream.streams.transport import Transport
 from modelstream.streams.web import add_pages
+from modelstream.streams.worker_limits import downstream_s, limits_of, pool_threads
 
 __all__ = ["App", "Counters", "app_from_environment", "create_app"]
 
@@ -57,13 +58,6 @@ _MAX_RECEIVED_BYTES = 1_000_000_000
 # How long a request of the fetching consumer and of the producer may take. At librdkafka's 60 s, which is also how long
 # an output may wait for its confirmation, a connection that dies without a word takes the worker with it.
 _SOCKET_TIMEOUT_MS = 15_000
-
-# What a broker and a consumer add to the producer's linger before a prediction is seen: Kafka's own round trip.
-_ROUND_TRIP_S = 0.002
-
-# The linger where a stage has a target for its latency: as short as pays (performance at 20,000 events/s breaks down
-# at 0, since every few records become a request).
-_TARGET_LINGER_MS = 1.0
 
 # Calls that time out one after the other, each of a part of the batch, or transactions, until rows are finished again.
 _WAITS_PER_STALL = 3
@@ -235,7 +229,7 @@ class App(faust.App):
     @property
     def downstream_s(self) -> float:
         """What a prediction takes from the producer to its consumer: the linger, and the round trip to the broker."""
-        return self.limits.linger_ms / 1000 + _ROUND_TRIP_S
+        return downstream_s(self.limits)
 
     @property
     def is_draining(self) -> bool:
@@ -334,12 +328,7 @@ def create_app(
     group_instance_id : str, optional
         Name by which the group knows this worker again after a restart.
     """
-    limits = limits or EngineLimits()
-    batches = [stage.infer.batch for stage in built.spec.stages if stage.infer]
-    if any(batch.target_p99_ms is not None for batch in batches):
-        limits = replace(limits, linger_ms=min(limits.linger_ms, _TARGET_LINGER_MS))
-    if built.spec.transaction_interval_ms is not None:
-        limits = replace(limits, transaction_interval_ms=built.spec.transaction_interval_ms)
+    limits = limits_of(built.spec, limits)
     exactly_once = built.spec.delivery == "exactly_once"
     app = App(
         built.spec.pipeline, settings=settings, limits=limits, exactly_once=exactly_once,
@@ -353,8 +342,7 @@ def create_app(
     app.stall_limit_s = max(limits.stall_timeout_s, _WAITS_PER_STALL * max(waits_s, default=0.0))
     app.caches = built.caches
     app.close_stages = built.close
-    n_threads = min(sum(batch.in_flight for batch in batches if batch.in_flight > 1), built.threads)
-    if n_threads:
+    if n_threads := pool_threads(built):
         app.compute_pool = ThreadPoolExecutor(n_threads, thread_name_prefix="modelstream-model")
     add_pages(app)
     attach_agents(app, built)

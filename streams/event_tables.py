@@ -19,7 +19,10 @@ from modelstream.models.errors import ConfigError, DecodeError
 from modelstream.operators.codecs import Format
 from modelstream.streams.event_files import EventFile, Record, key_of
 
-__all__ = ["CsvFile", "ParquetFile", "infer_cell", "plain"]
+__all__ = ["CAPTURE_MARK", "CsvFile", "ParquetFile", "infer_cell", "plain"]
+
+#: Key of the schema's metadata of a Parquet file whose rows are records of Kafka, and so no events.
+CAPTURE_MARK = b"modelstream.capture"
 
 # As JSON writes numbers: with a leading zero or a plus it is a code, such as 007, and stays text.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -114,6 +117,8 @@ class ParquetFile(EventFile):
         """Yield key and value of each event."""
         with self._open() as stream, self._arrow_errors():
             file = self._pyarrow.parquet.ParquetFile(stream)
+            if CAPTURE_MARK in (file.schema_arrow.metadata or {}):
+                raise ConfigError(self.name, "holds captured records, not events; `modelstream replay` sends them")
             self._n_rows = file.metadata.num_rows
             for batch in file.iter_batches(_PARQUET_ROWS):
                 # A column at a time, which takes a tenth of what `batch.to_pylist` does.

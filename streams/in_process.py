@@ -106,6 +106,11 @@ class InProcess:
         #: Rows that have come in and are not settled yet.
         self.n_under_way = 0
 
+    @property
+    def settled_to(self) -> int:
+        """Offset up to which all rows are settled."""
+        return self._ledger.committable(self._tp) or 0
+
     def add(
         self,
         values: list[bytes | None],

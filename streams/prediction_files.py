@@ -12,6 +12,7 @@ from typing import BinaryIO, Literal, cast
 
 from modelstream.models.errors import ConfigError, ModelStreamError
 from modelstream.operators.answers import OutputSchema
+from modelstream.streams.whole_file import whole_or_nothing
 
 __all__ = ["NdjsonWriter", "PredictionWriter", "open_output", "open_predictions", "output_format"]
 
@@ -120,20 +121,19 @@ def open_output(path: Path | None) -> Iterator[BinaryIO]:
     if path is None:
         yield sys.stdout.buffer
         return
-    part = path.with_name(f"{path.name}.part")
     try:
-        file = part.open("wb")
-    except OSError as error:
-        raise ConfigError(str(path), f"cannot be written: {error.strerror}") from None
-    try:
-        with file:
+        with whole_or_nothing(path) as part, _make(part, path) as file:
             if path.suffix == ".gz":
                 with gzip.GzipFile(path.stem, "wb", _GZIP_LEVEL, file, mtime=0) as stream:
                     yield cast(BinaryIO, stream)
             else:
                 yield file
-        part.replace(path)
     except OSError as error:
         raise ModelStreamError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def _make(part: Path, path: Path) -> BinaryIO:
+    try:
+        return part.open("wb")
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be written: {error.strerror}") from None

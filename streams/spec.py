@@ -26,11 +26,15 @@ __all__ = [
     "SinkSpec",
     "SourceSpec",
     "StageSpec",
+    "Threads",
     "parse_spec",
     "validated",
 ]
 
 _S = TypeVar("_S", bound=Spec)
+
+#: How many threads all models may use together.
+Threads = Annotated[int, Field(strict=True, ge=1, le=1024)]
 
 #: The largest record librdkafka can be told to fetch (message.max.bytes).
 _MAX_RECORD_BYTES = 1_000_000_000
@@ -142,7 +146,7 @@ class PipelineSpec(Spec):
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
     #: How long a transaction gathers outputs, under exactly_once; None for the default.
     transaction_interval_ms: Annotated[float, Field(ge=10, le=60_000, allow_inf_nan=False)] | None = None
-    threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
+    threads: Threads | None = None
     broker: Annotated[str, checked(bootstrap_problem)] | None = None
     redis: Annotated[str, checked(redis_problem), AfterValidator(_no_password)] | None = None
 

@@ -17,8 +17,9 @@ from modelstream.streams.replay.capacity import Capacity, Probe, find_highest, j
 from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.prepared import PreparedEvents
 from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.result_keys import Labels
 from modelstream.streams.replay.session import observe
-from modelstream.streams.replay.summing_up import Labels, sum_up
+from modelstream.streams.replay.summing_up import sum_up
 from modelstream.streams.replay.target import Target
 
 __all__ = ["command"]

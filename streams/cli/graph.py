@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from modelstream.models.errors import ConfigError
-from modelstream.models.registry import find_version
 from modelstream.streams.cli.common import pipeline_argument, read_pipeline, set_option
-from modelstream.streams.graph import Graph, make_graph
+from modelstream.streams.cli.drawing import graph_of
+from modelstream.streams.graph import Graph
 from modelstream.streams.graph_mermaid import to_mermaid
 from modelstream.streams.graph_svg import to_svg
 from modelstream.streams.graph_text import to_text
@@ -54,18 +54,8 @@ def command(pipeline: Path, overrides: tuple[str, ...], form: str | None, output
 
     Nothing is loaded; a model that is not there stands as the file names it.
     """
-    described = read_pipeline(pipeline, overrides)
-    models_dir = described.folder / described.models_dir
-
-    def resolve(reference: str) -> str | None:
-        try:
-            found = find_version(models_dir, reference)
-        except ConfigError:
-            return None
-        return f"{found.name}@{found.version}"
-
     draw = _FORMATS[form] if form else _drawn_as(output)
-    text = draw(make_graph(described.spec, resolve))
+    text = draw(graph_of(read_pipeline(pipeline, overrides)))
     if output is None:
         click.echo(text, nl=False)
         return

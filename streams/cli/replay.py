@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import NoReturn, get_args
 
 import click
 
@@ -18,6 +18,7 @@ from modelstream.streams.cli.common import (
     redis_option,
     set_option,
 )
+from modelstream.streams.cli.pace_options import SpeedType, check_times, make_pace
 from modelstream.streams.cli.replay_capture import capture_topic
 from modelstream.streams.cli.replay_diff import compare_versions
 from modelstream.streams.cli.replay_offline import replay_offline
@@ -26,23 +27,14 @@ from modelstream.streams.cli.replay_report import check_report, report_replay
 from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_option
 from modelstream.streams.cli.replay_text import print_result, show_replay
 from modelstream.streams.event_files import FileFormat
-from modelstream.streams.replay.arrivals import Arrivals, Pace, parse_speed
+from modelstream.streams.replay.arrivals import Arrivals, Pace
 from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.result_keys import Labels
 from modelstream.streams.replay.session import observe
-from modelstream.streams.replay.summing_up import Labels, sum_up
+from modelstream.streams.replay.summing_up import sum_up
 from modelstream.streams.spec import SourceSpec
 
 __all__ = ["command"]
-
-
-class _SpeedType(click.ParamType):
-    name = "speed"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        try:
-            return parse_speed(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command(
@@ -66,7 +58,7 @@ Examples:
 @redis_option
 @set_option
 @click.option(
-    "--speed", type=_SpeedType(), metavar="1x|60x|max", help="Times faster than the event times say  [default: max]"
+    "--speed", type=SpeedType(), metavar="1x|60x|max", help="Times faster than the event times say  [default: max]"
 )
 @click.option("--rate", type=RateType(), metavar="N/s", help="Events per second in the mean, instead of a speed.")
 @click.option(
@@ -144,7 +136,7 @@ def command(
         return
     if more.report is not None:
         check_report(more.report)
-    pace = _pace(speed, rate, arrivals, seed)
+    pace = make_pace(speed, rate, arrivals, seed)
     _check(pace, read_pipeline(pipeline, overrides).spec.source, more.has_times(file), live, workers, partitions)
     setting = ReplaySetting(
         pipeline=pipeline, file=file, broker=broker, redis=redis, overrides=overrides, file_format=file_format,
@@ -168,21 +160,8 @@ def command(
     _finish(result, setting, more, json_file)
 
 
-def _pace(speed: float | None, rate: float | None, arrivals: Arrivals | None, seed: int) -> Pace:
-    context = click.get_current_context()
-    is_speed_given = context.get_parameter_source("speed") is not click.core.ParameterSource.DEFAULT
-    if rate is not None and is_speed_given:
-        raise click.UsageError("--speed and --rate exclude each other")
-    if arrivals is not None and rate is None:
-        raise click.UsageError("--arrivals needs --rate")
-    return Pace(speed=speed, rate_per_s=rate, arrivals=arrivals or "poisson", seed=seed)
-
-
 def _check(pace: Pace, source: SourceSpec, has_times: bool, live: bool, workers: int, partitions: int | None) -> None:
-    if pace.needs_times and source.event_time is None and not has_times:
-        raise ConfigError(
-            "source.event_time", "the pipeline names none, and the pace goes by it; use --speed max, or --rate N/s"
-        )
+    check_times(pace, source, has_times, instead="--speed max, or --rate N/s")
     if live and source.event_id is None:
         raise ConfigError("--live", "needs source.event_id: others write to the topic too, and ids tell whose is whose")
     if live and (workers != 1 or partitions is not None):

@@ -17,13 +17,11 @@ from modelstream.streams.replay.offline import run_offline
 from modelstream.streams.replay.offline_result import offline_result
 from modelstream.streams.replay.prepared import TimedRecord, prepare
 from modelstream.streams.replay.result import ReplayResult
-from modelstream.streams.replay.summing_up import Labels
-from modelstream.streams.settings import EngineLimits
+from modelstream.streams.replay.result_keys import Labels
+from modelstream.streams.spec import PipelineSpec
+from modelstream.streams.worker_limits import ROUND_TRIP_S, limits_of
 
 __all__ = ["outside_costs", "replay_offline"]
-
-#: From the producer to a consumer's hands, as a worker counts it: Kafka's own round trip.
-_ROUND_TRIP_S = 0.002
 
 
 def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm_up: float) -> ReplayResult:
@@ -47,7 +45,7 @@ def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm
     if more.costs is not None:
         costs = read_costs(more.costs, [stage.step_id for stage in built.stages])
     else:
-        costs = measure_costs(built, values, keys).model_copy(update=outside_costs())
+        costs = measure_costs(built, values, keys).model_copy(update=outside_costs(spec))
     if more.save_costs is not None:
         more.save_costs.write_bytes(costs.to_json())
     schedule = pace.schedule(len(records), times_ms)
@@ -56,10 +54,10 @@ def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm
     return offline_result(run, schedule.due_us, labels, describe_environment("none, offline"))
 
 
-def outside_costs() -> dict[str, float]:
+def outside_costs(spec: PipelineSpec) -> dict[str, float]:
     """Return what nobody can measure without Kafka: the lingers of both producers, and a round trip each."""
     return {
-        "path_in_s": 0.001 + _ROUND_TRIP_S / 2,
-        "linger_s": EngineLimits().linger_ms / 1000,
-        "path_out_s": _ROUND_TRIP_S,
+        "path_in_s": 0.001 + ROUND_TRIP_S / 2,
+        "linger_s": limits_of(spec).linger_ms / 1000,
+        "path_out_s": ROUND_TRIP_S,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,11 @@ from modelstream.streams.cli.moments import TimeType
 from modelstream.streams.replay.capture import is_capture
 
 __all__ = ["ReplayOptions", "replay_options"]
+
+#: Options of the pace and of workers, which not every replay has: by the names of their parameters.
+_OF_PACE = frozenset({"speed", "rate", "arrivals", "seed", "warm_up"})
+_OF_WORKERS = frozenset({"redis", "workers", "partitions", "live", "drain_s"})
+_OF_DIFF = frozenset({"tolerance", "worst"})
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -60,7 +65,7 @@ class ReplayOptions:
         Raises
         ------
         click.UsageError
-            There are too many sources of events, or none.
+            There are too many sources of events, or none, or there is an option that would do nothing.
         """
         if self.capture is not None:
             if file is not None:
@@ -75,10 +80,31 @@ class ReplayOptions:
             raise click.UsageError("--offline replays one pipeline; leave --capture and --diff out")
         if not self.offline and (self.costs is not None or self.save_costs is not None):
             raise click.UsageError("--costs and --save-costs are for --offline")
+        if self.capture is not None:
+            others = _OF_PACE | _OF_WORKERS | _OF_DIFF | {"file_format", "as_is", "json_file"}
+            _refuse_given(others, "--capture replays nothing")
+        elif self.diff is not None:
+            _refuse_given(_OF_PACE | _OF_WORKERS, "--diff has no pace and no workers")
+        else:
+            _refuse_given(_OF_DIFF, "--diff compares, and this replay does not")
 
     def has_times(self, file: str | None) -> bool:
         """Say whether the records have timestamps, which a file of events has not."""
         return file is None or is_capture(Path(file))
+
+
+def _refuse_given(names: Set[str], why: str) -> None:
+    """Refuse options of the running command that somebody gave."""
+    context = click.get_current_context()
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name in names
+        and context.get_parameter_source(parameter.name) is not click.core.ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"{why}; leave {', '.join(given)} out")
 
 
 def replay_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,9 +9,8 @@ from pathlib import Path
 import click
 
 from modelstream.models.errors import ConfigError
-from modelstream.models.registry import find_version
 from modelstream.streams.cli.common import read_pipeline
-from modelstream.streams.graph import make_graph
+from modelstream.streams.cli.drawing import graph_of
 from modelstream.streams.graph_svg import to_svg
 from modelstream.streams.replay.difference import Difference
 from modelstream.streams.replay.report import Origin, require_libraries, write_difference, write_report
@@ -46,18 +45,8 @@ def report_difference(path: Path, difference: Difference, pipeline: Path, overri
 
 
 def _origin(pipeline: Path, overrides: tuple[str, ...]) -> Origin:
-    described = read_pipeline(pipeline, overrides)
-    models_dir = described.folder / described.models_dir
-
-    def resolve(reference: str) -> str | None:
-        try:
-            found = find_version(models_dir, reference)
-        except ConfigError:
-            return None
-        return f"{found.name}@{found.version}"
-
     return Origin(
         command=shlex.join(["modelstream", *sys.argv[1:]]),
         pipeline=pipeline.read_text("utf-8"),
-        drawing=to_svg(make_graph(described.spec, resolve)),
+        drawing=to_svg(graph_of(read_pipeline(pipeline, overrides))),
     )

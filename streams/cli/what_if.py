@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from modelstream.streams.cli.common import RateType, pipeline_argument, read_pipeline, set_option
+from modelstream.streams.cli.pace_options import SpeedType, check_times, make_pace
 from modelstream.streams.cli.replay_offline import outside_costs
 from modelstream.streams.event_files import FileFormat
-from modelstream.streams.replay.arrivals import Arrivals, Pace
+from modelstream.streams.replay.arrivals import Arrivals
 from modelstream.streams.replay.costs import measure_costs, read_costs
 from modelstream.streams.replay.prepared import prepare
 from modelstream.streams.replay.result import ReplayResult
@@ -58,9 +59,9 @@ Examples:
 @click.argument("file")
 @click.argument("choices", nargs=-1, required=True, metavar="NAME=VALUE,VALUE…", type=_ChoiceType())
 @set_option
-@click.option("--speed", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Times faster than recorded.")
+@click.option("--speed", type=SpeedType(), metavar="1x|60x", help="Times faster than the event times say.")
 @click.option("--rate", type=RateType(), metavar="N/s", help="Events per second in the mean, instead of a speed.")
-@click.option("--arrivals", type=click.Choice(get_args(Arrivals)), default="poisson", show_default=True)
+@click.option("--arrivals", type=click.Choice(get_args(Arrivals)), help="How events come at a rate  [default: poisson]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random arrivals.")
 @click.option("--limit", type=click.IntRange(min=1), default=100_000, show_default=True, metavar="N")
 @click.option("--costs", type=_FILE, metavar="JSON", help="What work costs, if not measured: by replay --save-costs.")
@@ -77,7 +78,7 @@ def command(
     overrides: tuple[str, ...],
     speed: float | None,
     rate: float | None,
-    arrivals: Arrivals,
+    arrivals: Arrivals | None,
     seed: int,
     limit: int,
     costs: Path | None,
@@ -92,14 +93,15 @@ def command(
     is, predictions start from what it measured; that is what to trust. Settings are max_size, max_wait_ms,
     target_p99_ms and in_flight of all stages that infer, and threads; `none` takes one away.
     """
-    if (speed is None) == (rate is None):
+    pace = make_pace(speed, rate, arrivals, seed)
+    if pace.kind == "max":
         raise click.UsageError("say how fast events come: either --rate or --speed")
-    pace = Pace(speed=speed, rate_per_s=rate, arrivals=arrivals, seed=seed)
     settings = grid(dict(choices))
     described = read_pipeline(pipeline, overrides)
     built = described.build()
     path = None if file == "-" else Path(file)
     source = open_source(path, file_format, described.spec.source, as_is=False)
+    check_times(pace, described.spec.source, source.has_times, instead="--rate N/s")
     records = list(islice(source.records(), limit))
     with tempfile.TemporaryDirectory() as folder:
         times_ms = prepare(iter(records), described.spec.source, 1, Path(folder)).times_ms
@@ -108,10 +110,10 @@ def command(
     if costs is not None:
         known = read_costs(costs, [stage.step_id for stage in built.stages])
     else:
-        known = measure_costs(built, values, keys).model_copy(update=outside_costs())
+        known = measure_costs(built, values, keys).model_copy(update=outside_costs(described.spec))
     results = [ReplayResult.read(one) for one in measured]
     for _ in range(_ROUNDS if results else 0):
-        known = calibrate(known, predict(built, values, due_us, known, {}), results)
+        known = calibrate(known, predict(built, values, due_us, known, {}), results, pace)
     found = [predict(built, values, due_us, known, setting) for setting in settings]
     now = predict(built, values, due_us, known, {})
     _print(now, found, str(pace))

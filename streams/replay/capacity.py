@@ -13,7 +13,8 @@ from modelstream.streams.replay.result import Environment, ReplayResult, Sample
 
 __all__ = ["Capacity", "Probe", "find_highest", "judge", "lag_growth"]
 
-#: How much of the events sent may be left behind: less is what the last batches under way are, or noise.
+#: How much of the events may be left behind, by the pipeline or by the generator: less is what the last batches under
+#: way are, or noise.
 _LEFT_BEHIND = 0.02
 #: A step up where no limit is known yet.
 _STEP = 1.5
@@ -123,7 +124,8 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
         problems.append("no predictions to measure")
     elif result.p99_ms > bound_p99_ms:
         problems.append(f"p99 is {result.p99_ms:,.0f} ms")
-    if problems and result.p99_send_delay_ms > bound_p99_ms / 2:
+    # Behind its schedule by a share of the time that it had, the generator sent at a rate lower by about that share.
+    if result.p99_send_delay_ms > min(bound_p99_ms / 2, 1000 * _LEFT_BEHIND * result.events / rate_per_s):
         problems.append(f"the generator was {result.p99_send_delay_ms:,.0f} ms late itself")
     return Probe(
         rate_per_s=rate_per_s,

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from modelstream.models.errors import ConfigError, DecodeError
+from modelstream.streams.event_tables import CAPTURE_MARK
 from modelstream.streams.headers import Headers
 from modelstream.streams.replay.recorded import RecordedBatch
+from modelstream.streams.whole_file import whole_or_nothing
 
 __all__ = ["CaptureFile", "CaptureSummary", "is_capture", "write_capture"]
 
-#: Says in the schema's metadata that a Parquet file holds records of Kafka, and in which version of this form.
-_MARK, _VERSION = b"modelstream.capture", b"1"
+#: In which version of its form a file is, under `CAPTURE_MARK`.
+_VERSION = b"1"
 _TOPIC = b"modelstream.topic"
 
 #: Limits of one row group, which is in memory as a whole: readers skip or read it as one.
@@ -56,7 +58,7 @@ def write_capture(
     """Write records to a Parquet file, as they come.
 
     The columns are ``topic``, ``partition``, ``offset``, ``timestamp``, ``key``, ``value`` and ``headers``. The file
-    has its name once it is whole; until then it is ``NAME.partial``, which is removed where an error or Ctrl-C ends it.
+    has its name once it is whole; until then it is ``NAME.part``, which is removed where an error or Ctrl-C ends it.
 
     Parameters
     ----------
@@ -75,11 +77,10 @@ def write_capture(
         The file cannot be written, or pyarrow is not installed.
     """
     arrow = _pyarrow(path)
-    partial = path.with_name(f"{path.name}.partial")
     schema = _schema(arrow, topic)
     n_records, times_ms = 0, []
-    with _writing(path, partial):
-        with arrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+    try:
+        with whole_or_nothing(path) as part, arrow.parquet.ParquetWriter(part, schema, compression="zstd") as writer:
             for group in _groups(batches):
                 writer.write_table(
                     arrow.Table.from_batches([_to_arrow(arrow, one, schema) for one in group]), _GROUP_ROWS
@@ -88,19 +89,10 @@ def write_capture(
                 times_ms += [time for one in group for time in (one.timestamps_ms.min(), one.timestamps_ms.max())]
                 times_ms = [min(times_ms), max(times_ms)]
                 on_progress(n_records)
-        partial.replace(path)
-    first_ms, last_ms = map(int, times_ms) if times_ms else (None, None)
-    return CaptureSummary(n_records, first_ms, last_ms, path.stat().st_size)
-
-
-@contextmanager
-def _writing(path: Path, partial: Path) -> Iterator[None]:
-    try:
-        yield
     except OSError as error:
         raise ConfigError(str(path), f"cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    first_ms, last_ms = map(int, times_ms) if times_ms else (None, None)
+    return CaptureSummary(n_records, first_ms, last_ms, path.stat().st_size)
 
 
 def _groups(batches: Iterable[RecordedBatch]) -> Iterator[list[RecordedBatch]]:
@@ -128,7 +120,7 @@ def _schema(arrow: Any, topic: str) -> Any:
         arrow.field("value", arrow.binary()),
         arrow.field("headers", arrow.list_(header)),
     ]
-    return arrow.schema(fields, {_MARK: _VERSION, _TOPIC: topic.encode()})
+    return arrow.schema(fields, {CAPTURE_MARK: _VERSION, _TOPIC: topic.encode()})
 
 
 def _to_arrow(arrow: Any, batch: RecordedBatch, schema: Any) -> Any:
@@ -154,7 +146,7 @@ def is_capture(path: Path) -> bool:
     except ImportError:
         return False
     try:
-        return _MARK in (pyarrow.parquet.read_schema(path).metadata or {})
+        return CAPTURE_MARK in (pyarrow.parquet.read_schema(path).metadata or {})
     except (OSError, pyarrow.ArrowException):
         return False  # whoever reads it says what is wrong
 
@@ -186,12 +178,12 @@ class CaptureFile:
         with self._open() as file:
             said = file.schema_arrow.metadata or {}
             self.n_records: int = file.metadata.num_rows
-        if _MARK not in said:
+        if CAPTURE_MARK not in said:
             raise ConfigError(str(path), "holds no captured records; `modelstream replay --capture` writes such files")
-        if said[_MARK] != _VERSION:
+        if (version := said[CAPTURE_MARK]) != _VERSION:
             raise ConfigError(
                 str(path),
-                f"was written by a newer modelstream (form {said[_MARK].decode()}); this one reads {_VERSION.decode()}",
+                f"was written by a newer modelstream (form {version.decode()}); this one reads {_VERSION.decode()}",
             )
         self.topic: str = said[_TOPIC].decode()
 

@@ -10,9 +10,9 @@ import numpy as np
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 from numpy.typing import NDArray
 
-from modelstream.models.errors import ModelStreamError
+from modelstream.models.errors import BrokerUnavailable, ModelStreamError
 from modelstream.streams.consuming import read_topic
-from modelstream.streams.headers import as_count, read_headers
+from modelstream.streams.headers import PREFIX, as_count, read_headers
 from modelstream.streams.replay.generator import INTENDED_HEADER
 from modelstream.streams.replay.matching import hash_predictions
 from modelstream.streams.settings import BrokerSettings
@@ -80,24 +80,31 @@ class Letters:
     """The dead letters of a replay's events."""
 
     def __init__(self) -> None:
+        #: Where the events stood that have one.
+        self._places: set[tuple[bytes | None, ...]] = set()
+        self._is_first: list[bool] = []
         self._intended_us: list[int] = []
         self._stamps_ms: list[int] = []
 
     def add(self, messages: Sequence[Message]) -> None:
         """Note records; those that no generator has sent are others'."""
         for message, headers in zip(messages, read_headers(messages), strict=True):
-            intended = as_count(dict(headers or ()).get(INTENDED_HEADER))
+            said = dict(headers or ())
+            intended = as_count(said.get(INTENDED_HEADER))
+            place = tuple(said.get(f"{PREFIX}{name}") for name in ("topic", "partition", "offset"))
             if intended is not None:
+                self._is_first.append(place not in self._places)
+                self._places.add(place)
                 self._intended_us.append(intended)
                 self._stamps_ms.append(message.timestamp()[1])
 
     @property
     def n(self) -> int:
-        """How many there are."""
+        """How many there are, those included that a worker has written again after a failure."""
         return len(self._stamps_ms)
 
     def answered(self, intended_us: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return for each letter of these events an event that was due when its own was, and when it was put there.
+        """Return for each event's first letter an event that was due when its own was, and when it was put there.
 
         Parameters
         ----------
@@ -109,7 +116,9 @@ class Letters:
         positions, at_us : ndarray of int64, shape (n_letters,)
             Positions of events, and microseconds since 1970, cut to milliseconds.
         """
-        due_us, at_us = np.array(self._intended_us, np.int64), np.array(self._stamps_ms, np.int64) * 1000
+        is_first = np.array(self._is_first, np.bool_)
+        due_us = np.array(self._intended_us, np.int64)[is_first]
+        at_us = np.array(self._stamps_ms, np.int64)[is_first] * 1000
         positions = np.searchsorted(intended_us, due_us)
         known = positions < len(intended_us)
         known[known] = intended_us[positions[known]] == due_us[known]
@@ -154,8 +163,17 @@ class LetterReader(threading.Thread):
             self._started.set()
 
     def wait_until_started(self) -> None:
-        """Wait until whatever is written from now on will be read, or it has failed."""
-        self._started.wait(_START_TIMEOUT_S)
+        """Wait until whatever is written from now on will be read, or it has failed.
+
+        Raises
+        ------
+        BrokerUnavailable
+            The broker takes too long.
+        """
+        if not self._started.wait(_START_TIMEOUT_S):
+            raise BrokerUnavailable(
+                self._settings.bootstrap, f"no answer about {self._topic} for {_START_TIMEOUT_S:g} s"
+            )
 
     def end(self) -> None:
         """End, and wait for it."""

@@ -81,7 +81,7 @@ class _Side:
         self._engine = InProcess(built, self._collected)
         self.predictions: dict[int, bytes] = {}
         self.fates = bytearray()
-        #: Where and why the events were rejected.
+        #: Where and why events were rejected, and what the other one made of them is not known yet.
         self.reasons: dict[int, tuple[Any, Any]] = {}
 
     def feed(self, records: list[TimedRecord]) -> None:
@@ -94,6 +94,16 @@ class _Side:
     def finish(self) -> None:
         self._engine.run(most_under_way=0, drain=True)
         self._take()
+
+    @property
+    def settled_to(self) -> int:
+        """Position up to which nothing more will be said of any event."""
+        return self._engine.settled_to
+
+    def forget(self, end: int) -> None:
+        """Drop what was said of events before a position."""
+        self.predictions = {position: value for position, value in self.predictions.items() if position >= end}
+        self.reasons = {position: reason for position, reason in self.reasons.items() if position >= end}
 
     def _take(self) -> None:
         for position, value in in_order(self._collected.predictions):
@@ -127,15 +137,20 @@ class _Tally:
         self._tolerance, self._n_worst = tolerance, n_worst
         self._fields: dict[tuple[str, str], _Field] = {}
         self._versions: dict[str, tuple[set[str], set[str]]] = {}
-        self._n_compared = 0
+        self._n_compared = self._n_reasons_differ = 0
         self._order = count(0, -1)  # of equal ones the earlier is worse
 
     def compare(self, a: _Side, b: _Side) -> None:
-        """Compare the events that both sides have predicted, and forget them."""
+        """Compare the events that both sides have predicted, and forget them and all that can have no other answer."""
         for position in sorted(a.predictions.keys() & b.predictions.keys()):
             said_a, said_b = orjson.loads(a.predictions.pop(position)), orjson.loads(b.predictions.pop(position))
             self._n_compared += 1
             self._compare_event(position, str(said_a.get("event_id")), said_a["predictions"], said_b["predictions"])
+        for position in a.reasons.keys() & b.reasons.keys():
+            self._n_reasons_differ += a.reasons.pop(position) != b.reasons.pop(position)
+        settled_to = min(a.settled_to, b.settled_to)
+        for side in (a, b):
+            side.forget(settled_to)
 
     def _compare_event(self, position: int, event_id: str, a: dict[str, Any], b: dict[str, Any]) -> None:
         for model in {**a, **b}:
@@ -182,7 +197,7 @@ class _Tally:
             compared=self._n_compared,
             tolerance=self._tolerance,
             fates=[Fate(_FATES[in_a], _FATES[in_b], n) for (in_a, in_b), n in fates.most_common()],
-            reasons_differ=sum(a.reasons[p] != b.reasons[p] for p in a.reasons.keys() & b.reasons.keys()),
+            reasons_differ=self._n_reasons_differ,
             versions={model: (sorted(in_a), sorted(in_b)) for model, (in_a, in_b) in self._versions.items()},
             fields=[_summed_up(model, name, tallied) for (model, name), tallied in self._fields.items()],
         )

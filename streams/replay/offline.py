@@ -15,11 +15,12 @@ from modelstream.streams.delivery import Output
 from modelstream.streams.in_process import Collected, InProcess, in_order, positions_of
 from modelstream.streams.replay.costs import Costs
 from modelstream.streams.replay.virtual_time import VirtualClock, VirtualPool, timed
-from modelstream.streams.settings import EngineLimits
 from modelstream.streams.steps import Clocks
+from modelstream.streams.worker_limits import downstream_s, limits_of, pool_threads
 
 if TYPE_CHECKING:
     from modelstream.streams.build import BuiltPipeline
+    from modelstream.streams.settings import EngineLimits
 
 __all__ = ["ClosedBatch", "OfflineRun", "run_offline"]
 
@@ -70,7 +71,7 @@ class OfflineRun:
     batches : list of ClosedBatch
         The micro-batches of all stages, in the order in which they were finished.
     seconds : float
-        Virtual seconds from the first event to the last output.
+        Virtual seconds from the first event to the last output, or to the last event where that comes later.
     answered_s : ndarray of float64, shape (n_events,)
         When each prediction or dead letter was on its way out; NaN for filtered events.
     """
@@ -108,10 +109,10 @@ def run_offline(
     costs : Costs
         What the work takes.
     limits : EngineLimits, optional
-        The worker's.
+        The worker's, by default those of the pipeline.
     """
     due_s = np.zeros(len(values)) if due_us is None else due_us / 1e6
-    return _Run(built, values, keys, due_s, costs, limits or EngineLimits()).run()
+    return _Run(built, values, keys, due_s, costs, limits or limits_of(built.spec)).run()
 
 
 class _Outlet(Collected):
@@ -155,15 +156,14 @@ class _Run:
         self._there_s = due_s + costs.path_in_s
         self._costs, self._limits = costs, limits
         self._clock = VirtualClock()
-        n_threads = sum(stage.infer.batch.in_flight for stage in built.spec.stages if stage.infer)
-        self._pool = VirtualPool(self._clock, max(1, min(n_threads, built.threads)))
+        self._pool = VirtualPool(self._clock, max(1, pool_threads(built)))
         self._outlet = _Outlet(built, costs, self._clock)
         self._batches: list[ClosedBatch] = []
         self._engine = InProcess(
             timed(built, costs, self._clock),
             self._outlet,
             limits=limits,
-            downstream_s=costs.linger_s + costs.path_out_s,
+            downstream_s=downstream_s(limits),
             pool=self._pool,
             # Events come after the start of 1970: their ages are what counts.
             clocks=Clocks(self._clock, self._clock),
@@ -236,7 +236,7 @@ class _Run:
             n_filtered=self._outlet.n_filtered,
             latency_s=np.where(is_predicted, answered_s - self._due_s, np.nan),
             batches=self._batches,
-            seconds=float(np.nanmax(answered_s, initial=0.0)) - float(self._due_s[0]) if len(answered_s) else 0.0,
+            seconds=float(np.nanmax(answered_s, initial=self._due_s[-1]) - self._due_s[0]) if len(answered_s) else 0.0,
             answered_s=answered_s,
         )
 

@@ -12,11 +12,10 @@ import numpy as np
 from modelstream.streams.replay.figures import Course, answers_per_s, highest_lag, latency, latency_curve, samples
 from modelstream.streams.replay.offline import ClosedBatch, OfflineRun
 from modelstream.streams.replay.result import Environment, ReplayResult, StageFigures
+from modelstream.streams.replay.result_keys import Labels, flat_latency, mean_batch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from modelstream.streams.replay.summing_up import Labels
 
 __all__ = ["offline_result"]
 
@@ -73,19 +72,16 @@ def offline_result(
     course = times.course(run)
     warm = times.predicted >= int(labels.warm_up * n_events)
     measured = latency(course.latency_us[warm])
-    names = ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
-    flat: dict[str, Any] = {name: None if measured is None else getattr(measured, name) for name in names}
     seconds = max(run.seconds, 1e-6)
     stages = tuple(_stage(step_id, run.batches) for step_id in dict.fromkeys(batch.step_id for batch in run.batches))
-    n_batches = sum(stage.batches for stage in stages)
     return ReplayResult(
-        **flat,
         **_labels(labels),
+        **flat_latency(measured),
         events=n_events,
         events_per_s=round(n_events / seconds, 1),
         seconds=round(run.seconds, 6),
         max_lag=highest_lag(course),
-        mean_batch=round(sum(stage.rows for stage in stages) / n_batches, 2) if n_batches else None,
+        mean_batch=mean_batch(stages),
         cache_hit_rate=None,
         cpu_us_per_event=None,
         peak_rss_mb=None,
@@ -105,22 +101,15 @@ def offline_result(
 
 
 def _labels(labels: Labels) -> dict[str, Any]:
-    pace = labels.pace
     return {
-        "pipeline": labels.pipeline,
-        "file": labels.file,
-        "speed": str(pace),
-        "arrivals": pace.kind,
-        "seed": pace.seed if pace.kind == "poisson" else None,
+        **labels.keys(),
         "workers": 1,
         "partitions": 1,
-        "warm_up": labels.warm_up,
         # Virtual time begins here, so that two runs are equal to the last byte.
         "started_at": datetime.fromtimestamp(0, UTC),
         "latency_clock": "virtual",
         "max_send_delay_ms": 0.0,
         "p99_send_delay_ms": 0.0,
-        "clamped_events": labels.n_clamped,
     }
 
 

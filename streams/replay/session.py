@@ -179,8 +179,8 @@ class _Run:
         """Run, and return whether Ctrl-C has ended it."""
         self._sending.wait_until_ready()
         self._reader.start()
-        self._reader.wait_until_started()
         try:
+            self._reader.wait_until_started()
             for messages in self._predictions():
                 self.answers.add(messages)
             return False

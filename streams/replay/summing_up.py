@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelstream.operators.cache_counters import CacheCounters
-from modelstream.streams.replay.arrivals import Pace
 from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.figures import (
     Course,
@@ -22,24 +21,14 @@ from modelstream.streams.replay.figures import (
     samples,
 )
 from modelstream.streams.replay.matching import UNKNOWN, match
-from modelstream.streams.replay.result import Latency, ReplayResult, StageFigures
+from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.result_keys import Labels, flat_latency, mean_batch
 from modelstream.streams.replay.session import Observation
 from modelstream.streams.replay.target import Target
 from modelstream.streams.replay.workers import count_of, stage_figures
 from modelstream.streams.stage_spec import RulesSpec, StageSpec
 
-__all__ = ["Labels", "sum_up"]
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What a result says of its replay besides figures; see `ReplayResult`."""
-
-    pipeline: str
-    file: str
-    pace: Pace
-    warm_up: float
-    n_clamped: int = 0
+__all__ = ["sum_up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +56,7 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
         **_pace_figures(seen, course),
         **_latency_figures(seen, answered, course, is_warm),
         max_lag=highest_lag(course),
-        mean_batch=_mean_batch(stages),
+        mean_batch=mean_batch(stages),
         cache_hit_rate=_hit_rate([stage.cache for stage in stages if stage.cache is not None]),
         cpu_us_per_event=_cpu_us_per_event(seen, course),
         peak_rss_mb=round(int(seen.usage.rss_bytes.max()) / 1e6, 1) if seen.usage else None,
@@ -99,17 +88,10 @@ def _course(seen: Observation, answered: _Answered, letters: tuple[NDArray[np.in
 
 
 def _what_was_replayed(target: Target, labels: Labels) -> dict[str, Any]:
-    pace = labels.pace
     return {
-        "pipeline": labels.pipeline,
-        "file": labels.file,
-        "speed": str(pace),
-        "arrivals": pace.kind,
-        "seed": pace.seed if pace.kind == "poisson" else None,
+        **labels.keys(),
         "workers": None if target.workers is None else len(target.workers),
         "partitions": target.partitions,
-        "warm_up": labels.warm_up,
-        "clamped_events": labels.n_clamped,
         "environment": describe_environment(target.broker_name),
     }
 
@@ -134,17 +116,12 @@ def _latency_figures(
     by_append = answered.appended_us is not None
     measured = latency(course.latency_us[is_warm])
     return {
-        **_flat(measured),
+        **flat_latency(measured),
         "latency_clock": "log_append_time" if by_append else "consumer",
         "append_latency": measured if by_append else None,
         "consumer_latency": latency((answered.came_us - seen.intended_us[answered.positions])[is_warm]),
         "latency_curve": latency_curve(course.latency_us[is_warm]),
     }
-
-
-def _flat(measured: Latency | None) -> dict[str, float | None]:
-    names = ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
-    return {name: None if measured is None else getattr(measured, name) for name in names}
 
 
 def _answered(seen: Observation, *, is_own: bool) -> _Answered:
@@ -177,11 +154,6 @@ def _missing(seen: Observation, filtered: int | None, n_answered: int) -> int | 
     if filtered is None or seen.interrupted:
         return None
     return max(len(seen.sent_us) - n_answered - filtered, 0)
-
-
-def _mean_batch(stages: Sequence[StageFigures]) -> float | None:
-    batches = sum(stage.batches for stage in stages)
-    return round(sum(stage.rows for stage in stages) / batches, 2) if batches else None
 
 
 def _hit_rate(caches: Sequence[CacheCounters]) -> float | None:

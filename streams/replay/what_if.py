@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,14 @@ from modelstream.operators.batch import EventBatch, Lineage
 from modelstream.streams.build import BuiltPipeline, BuiltStage
 from modelstream.streams.infer_spec import BatchSpec
 from modelstream.streams.replay.costs import Costs, Line
+from modelstream.streams.replay.figures import answers_per_s
 from modelstream.streams.replay.offline import run_offline
-from modelstream.streams.spec import validated
+from modelstream.streams.spec import Threads, validated
+from modelstream.streams.spec_types import Spec
+from modelstream.streams.worker_limits import limits_of
 
 if TYPE_CHECKING:
+    from modelstream.streams.replay.arrivals import Pace
     from modelstream.streams.replay.result import ReplayResult
 
 __all__ = ["SETTINGS", "WhatIf", "calibrate", "grid", "predict", "with_setting"]
@@ -40,6 +44,10 @@ _NOTHING: dict[str, Any] = {}
 Setting = Mapping[str, float | None]
 
 
+class _ThreadsSpec(Spec):
+    threads: Threads | None
+
+
 @dataclass(frozen=True, slots=True)
 class WhatIf:
     """What one setting would give.
@@ -51,7 +59,7 @@ class WhatIf:
     p50_ms, p99_ms : float
         From an event's due time to its prediction, the first quarter of the events left out.
     throughput_per_s : float
-        Events a second where all are there at once.
+        Events a second where all are there at once: `answers_per_s` of a replay at full speed.
     mean_batch : float
         Rows of a micro-batch, at the arrivals given.
     """
@@ -110,7 +118,12 @@ def predict(
     setting : mapping of str to float or None
         What is set otherwise; None takes a key away.
     """
-    hollow = _hollow(with_setting(built, setting))
+    other = with_setting(built, setting)
+    linger_ms = limits_of(other.spec).linger_ms
+    if linger_ms != limits_of(built.spec).linger_ms:
+        # The setting brings another linger with it; otherwise the costs know it better.
+        costs = costs.model_copy(update={"linger_s": linger_ms / 1000})
+    hollow = _hollow(other)
     keys: list[bytes | None] = [None] * len(values)
     run = run_offline(hollow, values, keys, due_us, costs)
     warm_s = run.latency_s[int(_WARM_UP * len(values)) :]
@@ -122,12 +135,12 @@ def predict(
         setting=setting,
         p50_ms=p50_ms,
         p99_ms=p99_ms,
-        throughput_per_s=len(many) / full.seconds if full.seconds else float("inf"),
+        throughput_per_s=answers_per_s(np.round(full.answered_s * 1e6).astype(np.int64), _WARM_UP) or float("inf"),
         mean_batch=sum(rows) / len(rows) if rows else 0.0,
     )
 
 
-def calibrate(costs: Costs, predicted: WhatIf, measured: Sequence[ReplayResult]) -> Costs:
+def calibrate(costs: Costs, predicted: WhatIf, measured: Sequence[ReplayResult], pace: Pace) -> Costs:
     """Return costs with which the prediction of one setting comes to what was measured of it.
 
     Where the machine is shared, with a broker say, all work takes longer than it does alone. A replay at full speed
@@ -142,7 +155,16 @@ def calibrate(costs: Costs, predicted: WhatIf, measured: Sequence[ReplayResult])
         What they say of the setting that was measured, at the same arrivals.
     measured : sequence of ReplayResult
         Replays at the setting.
+    pace : Pace
+        The arrivals.
+
+    Raises
+    ------
+    ConfigError
+        A replay is of something else: more workers than one, another pace, or a pipeline with other stages.
     """
+    for result in measured:
+        _require_same(result, pace, costs.stages.keys())
     stretch, path_out_s = 1.0, costs.path_out_s
     for result in measured:
         if result.arrivals == "max" and result.answers_per_s:
@@ -160,6 +182,21 @@ def calibrate(costs: Costs, predicted: WhatIf, measured: Sequence[ReplayResult])
     )
 
 
+def _require_same(result: ReplayResult, pace: Pace, step_ids: Set[str]) -> None:
+    problem = None
+    if result.workers != 1:
+        problem = f"is of {result.workers or 'running'} workers; predictions are of one, as replay --workers 1"
+    elif result.arrivals != "max" and (result.speed, result.arrivals) != (str(pace), pace.kind):
+        problem = (
+            f"is at {result.speed}, {result.arrivals}, and asked is {pace}, {pace.kind}; "
+            "replay at the same pace, or at full speed"
+        )
+    elif others := {stage.step_id for stage in result.stages} - step_ids:
+        problem = f"is of another pipeline: this one has no stage {', '.join(sorted(others))}"
+    if problem is not None:
+        raise ConfigError("--measured", f"the replay of {result.file} through {result.pipeline} {problem}")
+
+
 def _stretched(line: Line, factor: float) -> Line:
     return Line(fixed_s=line.fixed_s * factor, per_row_s=line.per_row_s * factor)
 
@@ -175,7 +212,7 @@ def with_setting(built: BuiltPipeline, setting: Setting) -> BuiltPipeline:
     keys: dict[str, Any] = {
         name: int(value) if value is not None and value == int(value) else value for name, value in setting.items()
     }
-    threads = keys.pop("threads", built.spec.threads)
+    threads = validated(_ThreadsSpec, {"threads": keys.pop("threads", built.spec.threads)}).threads
     stages = []
     for stage in built.spec.stages:
         if stage.infer is not None:

@@ -58,7 +58,6 @@ def test_is_never_negative_never_falls_and_always_answers(calls: list[tuple[int,
     times = [cost.seconds(n_rows) for n_rows in (0, 1, 2, 100, 100_000)]
     assert times == sorted(times)
     assert all(map(math.isfinite, times))
-    assert cost.n_observed == len(calls)
 
 
 @given(CALLS, CALLS)
@@ -72,7 +71,7 @@ def test_the_knee_holds_its_share(first: list[tuple[int, float]], second: list[t
 
 def test_before_the_first_call_nothing_is_known() -> None:
     cost = CostModel()
-    assert (cost.fixed_s, cost.per_row_s, cost.seconds(9), cost.n_observed) == (0, 0, 0, 0)
+    assert (cost.fixed_s, cost.per_row_s, cost.seconds(9)) == (0, 0, 0)
     assert cost.knee() == MAX_KNEE_ROWS
 
 
@@ -89,7 +88,7 @@ def test_one_size_alone_counts_half_as_fixed() -> None:
 def test_what_is_no_measurement_is_passed_over(n_rows: int, seconds: float) -> None:
     cost = CostModel()
     cost.observe(n_rows, seconds)
-    assert cost.n_observed == 0
+    assert (cost.fixed_s, cost.per_row_s, cost.knee()) == (0, 0, MAX_KNEE_ROWS)
 
 
 def test_a_new_cost_is_believed_after_a_few_calls_of_a_size() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from modelstream.models.errors import ConfigError, DecodeError
 from modelstream.streams import event_lines
 from modelstream.streams.event_files import format_of, key_bytes, open_events
+from modelstream.streams.replay.capture import write_capture
 
 
 @pytest.fixture
@@ -358,6 +359,13 @@ def test_what_json_cannot_say_is_named(tmp_path):
     file = write_parquet(tmp_path, a=pa.array([[("x", 1), ("x", 2)]], pa.map_(pa.string(), pa.int64())))
     _, message = read_until_error(file)
     assert message.startswith(f"{file}: after row 0: ")
+
+
+def test_captured_records_are_no_events(tmp_path):
+    file = tmp_path / "captured.parquet"
+    write_capture(file, "t", [])
+    with pytest.raises(ConfigError, match="captured records, not events; `modelstream replay` sends them"):
+        list(open_events(file, None, None).records())
 
 
 def test_parquet_needs_a_file_and_pyarrow(tmp_path, monkeypatch):

@@ -93,3 +93,13 @@ def test_a_rate_is_not_sustained_for_a_reason(changes: dict[str, object], said: 
 def test_a_generator_that_was_late_is_named_as_a_cause() -> None:
     probe = judge(make_result(p99_ms=150.0, p99_send_delay_ms=140.0), 1000, 100)
     assert probe.problems == ("p99 is 150 ms", "the generator was 140 ms late itself")
+
+
+@pytest.mark.parametrize(
+    ("bound_ms", "delay_ms", "is_sustained"), [(100, 60, False), (100, 40, True), (5000, 2400, False)]
+)
+def test_what_was_not_offered_was_not_sustained(bound_ms: float, delay_ms: float, is_sustained: bool) -> None:
+    """20,000 events in 20 s: the generator's delay is within the bound of latency, and counts all the same."""
+    result = make_result(series=course(1000, 1.0), p99_ms=bound_ms * 0.9, p99_send_delay_ms=delay_ms)
+    probe = judge(result, 1000, bound_ms)
+    assert probe.problems == (() if is_sustained else (f"the generator was {delay_ms:,.0f} ms late itself",))

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from modelstream.streams.pipeline import load_pipeline
-from modelstream.streams.replay.comparing import compare
+from modelstream.streams.replay.comparing import _Tally, compare
 from modelstream.streams.replay.difference import Fate, Worst
 from modelstream.streams.replay.report import Origin, difference_to_html, write_difference
 
@@ -73,6 +73,25 @@ def test_versions_and_fates_that_differ_are_told(make_project):
     assert Fate("predicted", "dead letter", n_rejected) in found.fates
     assert found.compared == sum(fate.count for fate in found.fates if (fate.a, fate.b) == ("predicted", "predicted"))
     assert not found.is_equal
+
+
+def test_what_only_one_version_answers_is_not_kept(make_project, monkeypatch):
+    held = []
+    compared = _Tally.compare
+
+    def watched(tally, *sides):
+        compared(tally, *sides)
+        held.append(max(len(side.predictions) + len(side.reasons) for side in sides))
+
+    monkeypatch.setattr(_Tally, "compare", watched)
+    # One version filters all that the other one predicts or rejects.
+    b = make_project("b")
+    b.write_text(b.read_text().replace("present: [dep_delay]", "present: [no_such_field]"))
+    found = compare(built(make_project("a")), built(b), records())
+    assert len(held) > 2
+    assert max(held) == 0
+    n_predicted = sum(event["hour"] < 22 for event in EVENTS[:3000])
+    assert Fate("predicted", "filtered", n_predicted) in found.fates
 
 
 def test_labels_are_a_table_of_what_became_what(make_project):

@@ -12,7 +12,9 @@ import pytest
 from support.onnx_factory import affine, write_model
 
 from modelstream.models.errors import ConfigError
+from modelstream.streams.in_process import InProcess
 from modelstream.streams.pipeline import Pipeline, filter_events, infer
+from modelstream.streams.replay import offline
 from modelstream.streams.replay.costs import Costs, Line, measure_costs, read_costs
 from modelstream.streams.replay.offline import OfflineRun, run_offline
 
@@ -114,11 +116,37 @@ def test_runs_are_equal_and_predict_as_simulate_does(
     assert np.isnan(first.answered_s).sum() == 1
 
 
+def test_a_target_counts_what_a_worker_counts_after_the_batch(
+    make_pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted_s: list[float] = []
+
+    class Noted(InProcess):
+        def __init__(self, *arguments: Any, downstream_s: float, **more: Any) -> None:
+            counted_s.append(downstream_s)
+            super().__init__(*arguments, downstream_s=downstream_s, **more)
+
+    monkeypatch.setattr(offline, "InProcess", Noted)
+    for batch in ({"target_p99_ms": 20}, {}):
+        run(make_pipeline(**batch), [0], NOTHING, linger_s=7 * MS, path_out_s=50 * MS)
+    # The linger that it has, and 2 ms: nobody tells a worker how far its consumers are.
+    assert counted_s == pytest.approx([0.003, 0.007])
+
+
 def test_all_at_once_come_in_full_batches(make_pipeline: Callable[..., Pipeline]) -> None:
     costs = Costs(fetch=NOTHING, decode=NOTHING, stages={"known": NOTHING, "weigh": Line(fixed_s=1.0)}, produce=NOTHING)
     found = run_offline(make_pipeline(max_size=10).build(), records(40), [None] * 40, None, costs)
     assert sizes_and_reasons(found) == [(10, "full")] * 4
     assert found.seconds == 4.0
+
+
+def test_the_time_ends_no_sooner_than_the_events(make_pipeline: Callable[..., Pipeline]) -> None:
+    values: list[bytes | None] = [*records(1), *(orjson.dumps({"id": i, "at": 0}) for i in range(3))]
+    due_ms = [1000.0, 1100.0, 1200.0, 2000.0]
+    for first in (0, 1):  # all but one filtered, and all of them
+        found = run(make_pipeline(), due_ms[first:], Line(fixed_s=1 * MS), values[first:])
+        assert found.n_filtered == 3
+        assert found.seconds == pytest.approx((2000 - due_ms[first]) / 1000)
 
 
 def test_no_events_take_no_time(make_pipeline: Callable[..., Pipeline]) -> None:

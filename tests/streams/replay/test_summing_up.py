@@ -11,15 +11,18 @@ import orjson
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, Message
 
+from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.pipeline import Pipeline, filter_events, infer
+from modelstream.streams.replay import collecting
 from modelstream.streams.replay.arrivals import Pace
-from modelstream.streams.replay.collecting import Answers, Letters
+from modelstream.streams.replay.collecting import Answers, LetterReader, Letters
 from modelstream.streams.replay.generator import INTENDED_HEADER
 from modelstream.streams.replay.matching import hash_ids
 from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.result_keys import Labels
 from modelstream.streams.replay.session import Observation
 from modelstream.streams.replay.shared import Shared
-from modelstream.streams.replay.summing_up import Labels, sum_up
+from modelstream.streams.replay.summing_up import sum_up
 from modelstream.streams.replay.target import live_target
 from modelstream.streams.replay.workers import stage_figures
 from modelstream.streams.settings import BrokerSettings
@@ -34,9 +37,13 @@ def prediction(event_id: str, ms: float, *, stamped: bool = True) -> Message:
 
 
 def letter(due_ms: float, ms: float) -> Message:
-    header = (INTENDED_HEADER, b"%d" % (START_US + due_ms * 1000))
+    headers = [
+        (INTENDED_HEADER, b"%d" % (START_US + due_ms * 1000)),
+        ("modelstream.partition", b"0"),
+        ("modelstream.offset", b"%d" % due_ms),
+    ]
     return Message(
-        topic="dead", partition=0, offset=0, value=b"x", headers=[header],
+        topic="dead", partition=0, offset=0, value=b"x", headers=headers,
         timestamp=(TIMESTAMP_CREATE_TIME, START_US // 1000 + int(ms)),
     )  # fmt: skip
 
@@ -87,6 +94,18 @@ def test_what_is_missing_twice_or_anothers_is_told_apart() -> None:
     assert (result.predictions, result.duplicates, result.dead_letters, result.missing) == (2, 1, 1, 1)
     assert not result.complete
     assert result.series[-1].answered == 2
+
+
+def test_a_letter_that_came_twice_hides_no_missing_event() -> None:
+    result = summed_up([0, 1, 2], [prediction("e0", 5)], [letter(1, 8), letter(1, 9)])
+    assert (result.dead_letters, result.missing, result.series[-1].answered) == (1, 1, 2)
+
+
+def test_letters_that_nobody_reads_yet_start_no_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "_START_TIMEOUT_S", 0.01)
+    reader = LetterReader(BrokerSettings("localhost:1"), "dead", Letters())  # whose thread does not come to it
+    with pytest.raises(BrokerUnavailable, match=r"localhost:1: no answer about dead for 0\.01 s"):
+        reader.wait_until_started()
 
 
 def test_the_warm_up_is_left_out_of_latencies_only() -> None:

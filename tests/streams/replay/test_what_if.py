@@ -16,9 +16,10 @@ from support.replay_results import make_result
 from modelstream.models.errors import ConfigError
 from modelstream.streams.cli.what_if import command
 from modelstream.streams.pipeline import Pipeline, infer, load_pipeline
+from modelstream.streams.replay.arrivals import Pace
 from modelstream.streams.replay.costs import Costs, Line
 from modelstream.streams.replay.offline import run_offline
-from modelstream.streams.replay.what_if import calibrate, grid, predict
+from modelstream.streams.replay.what_if import WhatIf, calibrate, grid, predict
 
 MS = 1e-3
 N = 600
@@ -27,6 +28,7 @@ COSTS = Costs(
     stages={"weigh": Line(fixed_s=1 * MS, per_row_s=0.05 * MS)}, linger_s=1 * MS, path_out_s=2 * MS,
 )  # fmt: skip
 DUE_US = np.sort(np.random.default_rng(3).uniform(0, 300_000, N).astype(np.int64))
+PACE = Pace(rate_per_s=2000)
 VALUES: list[bytes | None] = [orjson.dumps({"x": [i, 1]}) for i in range(N)]
 
 
@@ -72,13 +74,47 @@ def test_larger_batches_give_more_throughput_and_a_wait_costs_latency(
 def test_replays_of_one_setting_calibrate_it(make_pipeline: Callable[..., Pipeline]) -> None:
     built = make_pipeline().build()
     costs, before = COSTS, predict(built, VALUES, DUE_US, COSTS, {})
-    full_speed = make_result(speed="max", arrivals="max", answers_per_s=before.throughput_per_s / 2)
-    paced = make_result(speed="2000/s", arrivals="poisson", p50_ms=before.p50_ms + 30)
+    full_speed = make_result(stages=(), speed="max", arrivals="max", answers_per_s=before.throughput_per_s / 2)
+    paced = make_result(stages=(), speed="2000/s", arrivals="poisson", p50_ms=before.p50_ms + 30)
     for _ in range(3):
-        costs = calibrate(costs, predict(built, VALUES, DUE_US, costs, {}), [full_speed, paced])
+        costs = calibrate(costs, predict(built, VALUES, DUE_US, costs, {}), [full_speed, paced], PACE)
     after = predict(built, VALUES, DUE_US, costs, {})
     assert after.throughput_per_s == pytest.approx(before.throughput_per_s / 2, rel=0.01)
     assert after.p50_ms == pytest.approx(before.p50_ms + 30, rel=0.01)
+
+
+def test_the_way_through_kafka_takes_no_throughput(make_pipeline: Callable[..., Pipeline]) -> None:
+    built = make_pipeline().build()
+    far = COSTS.model_copy(update={"path_in_s": 0.03, "path_out_s": 0.1})
+    assert predict(built, VALUES, DUE_US, far, {}).throughput_per_s == pytest.approx(
+        predict(built, VALUES, DUE_US, COSTS, {}).throughput_per_s, rel=1e-3
+    )
+
+
+def test_a_target_brings_the_workers_shorter_linger(make_pipeline: Callable[..., Pipeline]) -> None:
+    slow = COSTS.model_copy(update={"linger_s": 5 * MS})
+    few_us = np.arange(N) * 20_000  # one at a time: each prediction waits for the whole linger
+    free, aimed = make_pipeline().build(), make_pipeline(target_p99_ms=50).build()
+    with_target = predict(free, VALUES, few_us, slow, {"target_p99_ms": 50})
+    assert predict(free, VALUES, few_us, slow, {}).p50_ms - with_target.p50_ms == pytest.approx(4)
+    without = predict(aimed, VALUES, few_us, COSTS, {"target_p99_ms": None})
+    assert without.p50_ms - predict(aimed, VALUES, few_us, COSTS, {}).p50_ms == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"workers": 2}, "of 2 workers"),
+        ({"workers": None}, "of running workers"),
+        ({"speed": "4000/s"}, "at 4000/s, poisson, and asked is 2000/s, poisson"),
+        ({"arrivals": "even"}, "at 2000/s, even, and asked is"),
+        ({"stages": make_result().stages}, "no stage delay"),
+    ],
+)
+def test_what_was_measured_of_something_else_is_refused(changes: dict[str, Any], problem: str) -> None:
+    one = make_result(**{"stages": (), "speed": "2000/s", "arrivals": "poisson", **changes})
+    with pytest.raises(ConfigError, match=f"--measured: .*{problem}"):
+        calibrate(COSTS, WhatIf({}, 1.0, 2.0, 1000.0, 8.0), [one], PACE)
 
 
 def test_what_cannot_be_asked_is_told(make_pipeline: Callable[..., Pipeline]) -> None:
@@ -88,6 +124,9 @@ def test_what_cannot_be_asked_is_told(make_pipeline: Callable[..., Pipeline]) ->
         grid({"max_size": list(range(1, 66))})
     with pytest.raises(ConfigError, match=r"batch.max_size: "):
         predict(make_pipeline().build(), VALUES, DUE_US, COSTS, {"max_size": 0})
+    for threads in (0, -3, 1.5):
+        with pytest.raises(ConfigError, match=r"threads: "):
+            predict(make_pipeline().build(), VALUES, DUE_US, COSTS, {"threads": threads})
 
 
 def test_the_command_prints_every_setting_and_marks_the_best(
@@ -116,3 +155,8 @@ def test_the_command_prints_every_setting_and_marks_the_best(
         told = CliRunner().invoke(command, list(map(str, [pipeline, events, *wrong, "--rate", "1/s"])))
         assert (told.exit_code, problem in told.stderr) == (2, True)
     assert "either --rate or --speed" in CliRunner().invoke(command, list(map(str, arguments[:3]))).stderr
+    by_times = CliRunner().invoke(command, list(map(str, [*arguments[:3], "--speed", "60x", "--costs", costs])))
+    assert isinstance(by_times.exception, ConfigError)
+    assert str(by_times.exception).startswith("source.event_time: the pipeline names none")
+    recorded = ["--speed", "60x", "--set", "source.event_time=at"]
+    assert CliRunner().invoke(command, list(map(str, [*arguments[:3], *recorded, "--costs", costs]))).exit_code == 0

@@ -1,0 +1,48 @@
+"""Keys of a result that replays on a broker and offline have from the same values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelstream.streams.replay.arrivals import Pace
+from modelstream.streams.replay.result import Latency, StageFigures
+
+__all__ = ["Labels", "flat_latency", "mean_batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a result says of its replay besides figures; see `ReplayResult`."""
+
+    pipeline: str
+    file: str
+    pace: Pace
+    warm_up: float
+    n_clamped: int = 0
+
+    def keys(self) -> dict[str, Any]:
+        """Return it by the result's keys."""
+        pace = self.pace
+        return {
+            "pipeline": self.pipeline,
+            "file": self.file,
+            "speed": str(pace),
+            "arrivals": pace.kind,
+            "seed": pace.seed if pace.kind == "poisson" else None,
+            "warm_up": self.warm_up,
+            "clamped_events": self.n_clamped,
+        }
+
+
+def flat_latency(measured: Latency | None) -> dict[str, Any]:
+    """Return the percentiles by the result's own keys."""
+    names = ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms")
+    return {name: None if measured is None else getattr(measured, name) for name in names}
+
+
+def mean_batch(stages: Sequence[StageFigures]) -> float | None:
+    """Return the rows of a micro-batch over all stages; None where there was none."""
+    batches = sum(stage.batches for stage in stages)
+    return round(sum(stage.rows for stage in stages) / batches, 2) if batches else None

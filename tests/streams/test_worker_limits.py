@@ -1,0 +1,34 @@
+"""Limits and threads that a pipeline gives a worker."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from modelstream.streams.cli.replay_offline import outside_costs
+from modelstream.streams.pipeline import Pipeline, infer
+from modelstream.streams.settings import EngineLimits
+from modelstream.streams.worker_limits import downstream_s, limits_of, pool_threads
+
+
+def pipeline(*batches: dict[str, Any], **options: Any) -> Pipeline:
+    made = Pipeline("p", {"topic": "in"}, **options)
+    for i, batch in enumerate(batches):
+        made = made.then(f"s{i}", infer([f"m{i}"], batch=batch))
+    return made.to("out")
+
+
+def test_a_target_of_any_stage_shortens_the_linger() -> None:
+    with_target = pipeline({}, {"target_p99_ms": 20}).spec
+    assert [limits_of(spec).linger_ms for spec in (pipeline({}).spec, with_target)] == [5, 1]
+    assert limits_of(with_target, EngineLimits(linger_ms=0.5)).linger_ms == 0.5
+    assert downstream_s(limits_of(with_target)) == pytest.approx(0.003)
+    assert outside_costs(with_target)["linger_s"] == 0.001
+
+
+@pytest.mark.parametrize(("in_flight", "n"), [([1], 0), ([1, 2], 2), ([2, 3], 5), ([8, 8], 6)])
+def test_only_stages_with_several_batches_in_flight_have_threads(in_flight: list[int], n: int) -> None:
+    spec = pipeline(*({"in_flight": each} for each in in_flight)).spec
+    assert pool_threads(SimpleNamespace(spec=spec, threads=6)) == n  # type: ignore[arg-type]
