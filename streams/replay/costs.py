@@ -29,8 +29,8 @@ _MAX_CALLS, _MIN_CALLS, _SECONDS_PER_SIZE = 60, 5, 0.15
 #: Rows that are looked at: enough for no call to meet the same rows soon again.
 _MAX_ROWS = 16_384
 
-#: What this process cannot measure without Kafka, and so assumes: seconds for one round of a worker's event loop and its
-#: data thread, and for one record to be fetched, and to be produced.
+#: What this process cannot measure without Kafka, and so assumes: seconds for one round of a worker's event loop and
+#: its data thread, and for one record to be fetched, and to be produced.
 _ROUND_S, _FETCH_RECORD_S, _PRODUCE_RECORD_S = 300e-6, 0.6e-6, 0.9e-6
 
 
