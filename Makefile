@@ -66,8 +66,8 @@ lock: ## Resolve the dependencies into the lock files, with uv; ARGS=--upgrade f
 	$(LOCK) --output-file requirements.lock pyproject.toml --all-extras --group build $(ARGS)
 	$(LOCK) --output-file requirements-run.lock pyproject.toml --constraint requirements.lock
 	$(LOCK) --output-file requirements-build.lock --group build --constraint requirements.lock
-	for name in quix bytewax pyflink mlserver; do \
-	  $(LOCK) --output-file benchmarks/requirements/$$name.lock benchmarks/requirements/$$name.in $(ARGS) || exit 1; \
+	for input in benchmarks/requirements/*.in; do \
+	  $(LOCK) --output-file $${input%.in}.lock $$input $(ARGS) || exit 1; \
 	done
 
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check

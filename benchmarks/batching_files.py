@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks.batching_load import LoadRun
 from benchmarks.batching_report import TARGET_MS, Point, summarise, table_rows
+from benchmarks.plots import Line, plot_loads
 from benchmarks.report import describe_environment
-from benchmarks.svg_plot import Panel, Series, draw
 
 __all__ = ["read_runs", "write_results"]
 
@@ -38,7 +38,7 @@ def write_results(folder: Path, points: Sequence[Point]) -> None:
     ordered = [point for model in by_model for point in both if point.model == model]
     _write_runs(file, ordered)
     (folder / "batching.md").write_text(_markdown(ordered), encoding="utf-8")
-    (folder / "batching.svg").write_text(_drawing(ordered), encoding="utf-8")
+    plot_loads(folder / "batching.svg", _lines(ordered), limit_ms=TARGET_MS)
 
 
 def read_runs(file: Path) -> list[Point]:
@@ -83,7 +83,7 @@ def _markdown(points: Sequence[Point]) -> str:
         "and events per second where there is always more; medians of runs. What was measured stands in",
         "[the benchmarks](../README.md#batching), every run in [batching.csv](batching.csv).",
         "",
-        f"On {where['cpus']} CPUs ({where['machine']}), Python {where['python']}, "
+        f"On {where['cpus']} CPUs ({where['cpu']}; {where['system']}), Python {where['python']}, "
         f"ONNX Runtime {where['packages']['onnxruntime']}.",
         "",
         "![p50 and p99 by load, for each model](batching.svg)",
@@ -95,17 +95,17 @@ def _markdown(points: Sequence[Point]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _drawing(points: Sequence[Point]) -> str:
-    """Return p99 by load, a panel for each model: the target as a line, all static policies as dots."""
-    panels = []
+def _lines(points: Sequence[Point]) -> dict[str, list[Line]]:
+    """Return what is drawn of each model: the target as lines, p99 of all static policies as dots."""
+    by_model = {}
     for model in dict.fromkeys(point.model for point in points):
         target, *grid = [point for point in points if point.model == model]
-        series = [
-            Series("static size × wait, p99", "#b0b0b0", [(load, point.at(load)["p99_ms"]) for load in point.runs])
+        lines = [
+            Line("static size × wait, p99", "#b0b0b0", {load: point.at(load)["p99_ms"] for load in point.runs})
             for point in grid
         ]
         for measure, colour in (("p50_ms", "#7fb2e5"), ("p99_ms", "#1f5fa8")):
-            name = f"target_p99_ms: {TARGET_MS:g}, {measure[:3]}"
-            series.append(Series(name, colour, [(load, target.at(load)[measure]) for load in target.runs], line=True))
-        panels.append(Panel(model, series))
-    return draw(panels, x_label="load, share of capacity", y_label="latency, ms", limit=TARGET_MS)
+            latencies = {load: target.at(load)[measure] for load in target.runs}
+            lines.append(Line(f"target_p99_ms: {TARGET_MS:g}, {measure[:3]}", colour, latencies, is_joined=True))
+        by_model[model] = lines
+    return by_model

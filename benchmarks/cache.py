@@ -24,6 +24,7 @@ if not __package__:  # run as a script: Python has put this folder on the path, 
     sys.path[0] = str(ROOT)
 
 from benchmarks.batching_jobs import make_job  # noqa: E402
+from benchmarks.ending import stopping_on_sigterm  # noqa: E402
 from benchmarks.report import describe_environment  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -201,7 +202,7 @@ def _redis(url: str | None) -> Iterator[str]:
     if url is not None:
         yield url
         return
-    with EmbeddedCache() as server:
+    with stopping_on_sigterm(), EmbeddedCache() as server:
         yield server.url
 
 

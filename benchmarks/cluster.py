@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from benchmarks.ending import stopping_on_sigterm
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
@@ -39,6 +40,8 @@ class BrokerFailed(RuntimeError):
 def open_broker(name: str) -> Iterator[str]:
     """Yield the address of the broker to measure on, which is ended afterwards if it was started here.
 
+    SIGTERM leaves the block as well, so that all that was started in it is ended.
+
     Parameters
     ----------
     name : str
@@ -50,15 +53,21 @@ def open_broker(name: str) -> Iterator[str]:
     BrokerFailed
         It cannot be started.
     """
+    with stopping_on_sigterm(), _opened(name) as address:
+        yield address
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[str]:
     if name == "kafka":
         from tests.support.kafka_server import ApacheKafka, KafkaUnavailable
 
         try:
-            kafka = ApacheKafka().start()
+            kafka = ApacheKafka()
         except KafkaUnavailable as error:
             raise BrokerFailed(f"{error}\n--broker embedded needs neither Java nor Maven") from None
         try:
-            yield kafka.bootstrap
+            yield kafka.start().bootstrap
         finally:
             kafka.stop()
     elif name == "embedded":
@@ -133,6 +142,17 @@ class Cluster:
         except KafkaException as error:
             raise BrokerFailed(f"cannot create a topic on {self.address}: {error.args[0].str()}") from None
         self._topics.append(topic)
+        self._wait_until_known(topic)
+
+    def _wait_until_known(self, topic: str) -> None:
+        """Wait until the broker tells a leader of each partition: a client remembers "unknown" for half a minute."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while time.monotonic() < deadline:
+            told = self._probe.list_topics(topic, _TIMEOUT_S).topics[topic]
+            if len(told.partitions) == PARTITIONS and all(part.leader >= 0 for part in told.partitions.values()):
+                return
+            time.sleep(0.02)
+        raise BrokerFailed(f"{topic} was created, and has no leaders after {_TIMEOUT_S} s")
 
     def has(self, topic: str) -> bool:
         """Return whether a topic was created here."""
@@ -161,11 +181,23 @@ class Cluster:
     def count(self, topic: str) -> int:
         """Return how many records are on a topic, over all of its partitions, commits of transactions among them."""
         if self._lists_ends:
-            ends = (self._probe.get_watermark_offsets(part, timeout=_TIMEOUT_S) for part in _parts(topic))
-            return sum(end for _, end in ends)
+            return sum(self._end(part) for part in _parts(topic))
         if topic not in self._tails:
             self._tails[topic] = _Tail(self._open_consumer(), topic)
         return self._tails[topic].count()
+
+    def _end(self, part: TopicPartition) -> int:
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                end: int = self._probe.get_watermark_offsets(part, timeout=_TIMEOUT_S)[1]
+                return end
+            except KafkaException as error:
+                # A new partition may have no leader yet on the broker that is asked.
+                if time.monotonic() > deadline:
+                    raise BrokerFailed(f"{part.topic} has no end: {error.args[0].str()}") from None
+                self._probe.list_topics(part.topic, _TIMEOUT_S)
+                time.sleep(0.02)
 
     def is_transactional(self, topic: str) -> bool:
         """Return whether a topic's offsets are not all those of records."""

@@ -6,6 +6,7 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from benchmarks.bench import Bench, lingering, prepare_systems, prepared
 from benchmarks.checks import RunFailed
 from benchmarks.cluster import BrokerFailed, open_cluster
 from benchmarks.latency_run import N_FIRST, LatencyRun, measure_latency
+from benchmarks.matrix import MAIN
 from benchmarks.options import Numbers, Systems
 from benchmarks.report import describe_environment
 from benchmarks.workloads import WORKLOADS
@@ -48,17 +50,38 @@ def summarise_latency(runs: Sequence[LatencyRun]) -> list[dict[str, Any]]:
 
 def measure_rates(
     bench: Bench, rates: Sequence[tuple[str, float]], *, rounds: int, seconds: float, linger_ms: float
-) -> list[LatencyRun]:
-    """Run systems at rates, all in turn in each round, so that a slow minute of the machine hits all of them."""
+) -> tuple[list[LatencyRun], dict[str, str]]:
+    """Run systems at rates, all in turn in each round, so that a slow minute of the machine hits all of them.
+
+    Returns
+    -------
+    runs : list of LatencyRun
+        What was measured.
+    failed : dict of str to str
+        Which other systems than those of `MAIN` failed, and why. They do not run again.
+
+    Raises
+    ------
+    RunFailed
+        One of `MAIN` failed.
+    """
     # Whoever comes first would pay for the compilation of the broker's JVM. This run is not counted.
-    measure_latency(bench, rates[0][0], 0, rate_per_s=rates[0][1], seconds=min(seconds, 3.0), linger_ms=linger_ms)
-    runs = []
+    with suppress(RunFailed):
+        measure_latency(bench, rates[0][0], 0, rate_per_s=rates[0][1], seconds=min(seconds, 3.0), linger_ms=linger_ms)
+    runs: list[LatencyRun] = []
+    failed: dict[str, str] = {}
     for round_ in range(1, rounds + 1):
         for system, rate in rates:
+            if system in failed:
+                continue
             try:
                 run = measure_latency(bench, system, round_, rate_per_s=rate, seconds=seconds, linger_ms=linger_ms)
             except RunFailed as error:
-                raise RunFailed(f"{system} at {rate:.0f}/s, round {round_}: {error}") from None
+                if system in MAIN:
+                    raise RunFailed(f"{system} at {rate:.0f}/s, round {round_}: {error}") from None
+                failed[system] = f"failed at {rate:.0f}/s in round {round_}: {str(error).splitlines()[0]}"
+                click.echo(f"{system}: {error}", err=True)
+                continue
             runs.append(run)
             click.echo(
                 f"round {round_}/{rounds}  {rate:>8,.0f}/s  {system:<15}"
@@ -66,7 +89,7 @@ def measure_rates(
                 f"  {run.cpu_us_per_event:>7.2f} µs CPU  generator late {run.generator_late_ms:.1f} ms",
                 err=True,
             )
-    return runs
+    return runs, failed
 
 
 def print_latency(rows: Sequence[dict[str, Any]], title: str) -> None:
@@ -113,11 +136,12 @@ def main(
     try:
         with lingering(linger_ms), open_cluster(broker) as cluster, prepared(cluster, WORKLOADS[name], n, ()) as bench:
             pairs = [(system, rate) for rate in rates for system in systems]
-            runs = measure_rates(bench, pairs, rounds=rounds, seconds=seconds, linger_ms=linger_ms)
+            runs, failed = measure_rates(bench, pairs, rounds=rounds, seconds=seconds, linger_ms=linger_ms)
     except (BrokerFailed, RunFailed) as error:
         raise click.ClickException(str(error)) from None
     rows = summarise_latency(runs)
     print_latency(rows, f"{name}: due → appended, {seconds:g} s a run, linger {linger_ms:g} ms; medians")
+    unavailable |= failed
     for system, reason in unavailable.items():
         click.echo(f"not measured: {system}: {reason}")
     if json_file:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 
 import numpy as np
 from benchmarks.bench import ROOT, Bench
 from benchmarks.checks import RunFailed, check_outputs, n_due
 from benchmarks.measurement import Worker
+from benchmarks.sending import generating, wait_for_outputs
 from numpy.typing import NDArray
 
 __all__ = ["LatencyRun", "measure_latency"]
@@ -22,7 +19,7 @@ N_FIRST = 2_000
 #: The first quarter of what is sent at the rate is warm-up.
 WARM_UP = 0.25
 
-_READY_S, _DRAIN_S, _LOOK_S = 90.0, 30.0, 0.05
+_READY_S, _DRAIN_S = 90.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -90,24 +87,27 @@ def measure_latency(
     bench.cluster.preload(source, bench.workload.records(N_FIRST))
     command, workdir = bench.command(system, source, target)
     worker = Worker(command, ROOT, workdir / "worker.log")
+    cluster = bench.cluster
+    load = {"first": N_FIRST, "n": n, "rate_per_s": rate_per_s, "linger_ms": linger_ms}
     try:
-        _wait(bench, worker, target, n_due(expected[:N_FIRST]), _READY_S)
-        arguments = (bench.cluster.address, source, bench.workload.name, N_FIRST, n, rate_per_s, linger_ms)
-        generator = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.generator", *map(str, arguments)],
-            cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        _wait(bench, worker, target, n_due(expected[: N_FIRST + round(n * WARM_UP)]), _READY_S)
-        warm = worker.sample(bench.cluster.count(target))
-        told = json.loads(generator.communicate(timeout=seconds + 120)[0])
-        end = worker.sample(bench.cluster.count(target))
-        _wait(bench, worker, target, n_due(expected), _DRAIN_S)
+        wait_for_outputs(cluster, target, n_due(expected[:N_FIRST]), _READY_S, worker.watch)
+        with generating(cluster.address, source, bench.workload.name, **load) as generator:
+
+            def watch() -> None:
+                generator.check()
+                worker.watch()
+
+            wait_for_outputs(cluster, target, n_due(expected[: N_FIRST + round(n * WARM_UP)]), _READY_S, watch)
+            warm = worker.sample(cluster.count(target))
+            sent = generator.wait(worker.watch, seconds + 120)
+        end = worker.sample(cluster.count(target))
+        wait_for_outputs(cluster, target, n_due(expected), _DRAIN_S, worker.watch)
     finally:
         worker.stop()
     outputs = check_outputs(bench.cluster, target, bench.workload, expected)
     if outputs.append_ms is None:
         raise RunFailed("the broker does not stamp records with its time, so there are no latencies")
-    latencies = _latencies(outputs.numbers, outputs.append_ms, told["start_s"], rate_per_s, n)
+    latencies = _latencies(outputs.numbers, outputs.append_ms, sent.start_s, rate_per_s, n)
     p50, p90, p99, p999 = np.percentile(latencies, (50, 90, 99, 99.9)).round(2).tolist()
     return LatencyRun(
         workload=bench.workload.name,
@@ -122,7 +122,7 @@ def measure_latency(
         max_ms=round(float(latencies.max()), 2),
         cpu_us_per_event=round((end.cpu_s - warm.cpu_s) / max(end.outputs - warm.outputs, 1) * 1e6, 3),
         peak_rss_mb=round(worker.peak_bytes / 1e6, 1),
-        generator_late_ms=told["late_ms"],
+        generator_late_ms=sent.late_ms,
     )
 
 
@@ -136,15 +136,3 @@ def _latencies(
     # The broker cuts its time off to a millisecond: half of one is what that takes on average.
     found: NDArray[np.float64] = append_ms[measured] + 0.5 - due_ms
     return found
-
-
-def _wait(bench: Bench, worker: Worker, topic: str, n: int, timeout_s: float) -> None:
-    """Wait until a topic has so many outputs, and something more comes within the time."""
-    seen, deadline = -1, time.monotonic() + timeout_s
-    while (there := bench.cluster.count(topic)) < n:
-        if there > seen:
-            seen, deadline = there, time.monotonic() + timeout_s
-        elif time.monotonic() > deadline:
-            raise RunFailed(f"no output for {timeout_s:.0f} s, {there} of {n} are there")
-        worker.sample(there)
-        time.sleep(_LOOK_S)

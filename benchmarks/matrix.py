@@ -91,6 +91,8 @@ def run_matrix(
     """
     found = Found(unavailable={name: why for name in systems if (why := cannot(name, workload.name))})
     able = [name for name in systems if name not in found.unavailable]
+    if not able:
+        return found
     events = min(events, workload.n_events_max or events)
     sizes = {name: _events_of(name, events) for name in able}
     with prepared(cluster, workload, max(sizes.values()), [n for name, n in sizes.items() if name != BARE]) as bench:
@@ -115,9 +117,10 @@ def _run_one(bench: Bench, system: str, round_: int, n: int, found: Found) -> No
         click.echo(f"{system}: {error}", err=True)
         return
     found.runs.append(run)
+    memory = "" if run.peak_rss_mb is None else f"  {run.peak_rss_mb:>6.0f} MB"
     click.echo(
         f"{run.workload:<13} round {round_}  {system:<20} {run.events_per_s:>10,.0f} events/s"
-        f"  {run.cpu_us_per_event:>7.2f} µs CPU  {run.peak_rss_mb:>6.0f} MB",
+        f"  {run.cpu_us_per_event:>7.2f} µs CPU{memory}",
         err=True,
     )
 

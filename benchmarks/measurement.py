@@ -55,8 +55,8 @@ class Run:
         Outputs after the warm-up over the time in which they were appended.
     cpu_us_per_event : float
         User and system time of the worker over the same stretch, by event.
-    peak_rss_mb : float
-        The most resident memory the worker ever had.
+    peak_rss_mb : float or None
+        The most resident memory the worker ever had; None where there is no worker.
     rss_growth_mb : float
         The most resident memory after the warm-up, less that at its end.
     clock : str
@@ -73,7 +73,7 @@ class Run:
     events: int
     events_per_s: float
     cpu_us_per_event: float
-    peak_rss_mb: float
+    peak_rss_mb: float | None
     rss_growth_mb: float
     clock: str
     committed: bool
@@ -111,6 +111,10 @@ class Worker:
                 continue
         self.peak_bytes = max(self.peak_bytes, rss_bytes)
         return Sample(time.monotonic(), outputs, cpu_s, rss_bytes)
+
+    def watch(self) -> None:
+        """See that the worker runs, and how much memory it has."""
+        self.sample(0)
 
     def stop(self) -> int | None:
         """End the worker as an operator would, and return its exit code; None if it had to be killed."""

@@ -1,15 +1,16 @@
-"""The plots of the results, by matplotlib as SVG: events per second, latency and CPU over the rate."""
+"""The plots of the results, by matplotlib as SVG: events per second, latency and CPU over the rate or the load."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-__all__ = ["plot_rates", "plot_throughput"]
+__all__ = ["Line", "plot_loads", "plot_rates", "plot_throughput"]
 
 _OWN, _OTHER = "#2563b8", "#93a1b0"
 
@@ -22,6 +23,16 @@ _STYLE: Any = {
     "font.size": 9,
     "figure.constrained_layout.use": True,
 }
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points of one name and colour; those of one name are alike, and stand in the legend once."""
+
+    name: str
+    colour: str
+    points: Mapping[float, float]
+    is_joined: bool = False
 
 
 def _save(figure: Figure, file: Path) -> None:
@@ -98,4 +109,39 @@ def plot_rates(
         ax.set_xlabel("events per second")
         ax.set_ylabel(label)
         ax.legend(frameon=False)
+        _save(figure, file)
+
+
+def plot_loads(file: Path, by_model: Mapping[str, Sequence[Line]], *, limit_ms: float) -> None:
+    """Draw latencies over the load as a share of the capacity, a panel for each model.
+
+    Parameters
+    ----------
+    file : Path
+        Gets the SVG.
+    by_model : mapping of str to sequence of Line
+        In ms by load.
+    limit_ms : float
+        A latency that gets a line of its own.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(0.8 + 3.2 * len(by_model), 3.8))
+        axes = figure.subplots(1, len(by_model), sharey=True, squeeze=False).flat
+        for ax, (model, lines) in zip(axes, by_model.items(), strict=True):
+            ax.axhline(limit_ms, color="#c33333", linestyle="--", linewidth=1)
+            for line in lines:
+                how = {"linestyle": "-", "markersize": 4} if line.is_joined else {"linestyle": "", "markersize": 3}
+                points = list(line.points), list(line.points.values())
+                ax.plot(*points, marker="o", color=line.colour, label=line.name, **how)
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            ax.set_xlim(0, 1)
+            ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+            ax.set_title(model, fontweight="bold")
+            ax.grid(color="#e3e8ee")
+        figure.supxlabel("load, share of capacity")
+        figure.supylabel("latency, ms")
+        handles, names = figure.axes[0].get_legend_handles_labels()
+        legend = dict(zip(names, handles, strict=True))
+        figure.legend(legend.values(), legend, loc="outside upper left", ncols=len(by_model), frameon=False)
         _save(figure, file)

@@ -32,13 +32,16 @@ def summarise(runs: Sequence[Run]) -> Summary:
     Returns
     -------
     dict
-        By system: ``events_per_s``, ``cpu_us_per_event``, ``peak_rss_mb``, and ``ratio_to_loop``, None without a loop.
+        By system: ``events_per_s``, ``cpu_us_per_event``, ``peak_rss_mb``, None where no worker has any, and
+        ``ratio_to_loop``, None without a loop.
     """
     summary: Summary = {}
+    names = ("events_per_s", "cpu_us_per_event")
     for system in dict.fromkeys(run.system for run in runs):
         own = [run for run in runs if run.system == system]
-        names = ("events_per_s", "cpu_us_per_event", "peak_rss_mb")
         summary[system] = {name: statistics.median(getattr(run, name) for run in own) for name in names}
+        memory = [run.peak_rss_mb for run in own if run.peak_rss_mb is not None]
+        summary[system]["peak_rss_mb"] = statistics.median(memory) if memory else None
     loop = summary.get("loop", {}).get("events_per_s")
     for row in summary.values():
         rate = row["events_per_s"]
@@ -79,7 +82,9 @@ def describe_environment(broker: str) -> dict[str, Any]:
 
 
 def print_table(summary: Summary, runs: Sequence[Run]) -> None:
-    """Print the medians, and the highest growth of resident memory, to stdout."""
+    """Print the medians, and the highest growth of resident memory, to stdout; nothing where there are no runs."""
+    if not runs:
+        return
     table = Table(title=f"{runs[0].workload}: one worker, 2 partitions, at-least-once; medians")
     table.add_column("system")
     for title in (
@@ -103,7 +108,7 @@ def print_table(summary: Summary, runs: Sequence[Run]) -> None:
             f"{row['events_per_s']:,.0f}",
             f"{min(run.events_per_s for run in own):,.0f} … {max(run.events_per_s for run in own):,.0f}",
             f"{row['cpu_us_per_event']:.2f}",
-            f"{row['peak_rss_mb']:.0f}",
+            "–" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}",
             f"{max(run.rss_growth_mb for run in own):.0f}",
             "–" if ratio is None else f"{ratio:.3f}",
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import SYSTEMS
+from benchmarks.pieces import environments
 from benchmarks.plots import plot_rates, plot_throughput
 
 __all__ = ["MARKS", "headline", "put_between_marks", "write_results"]
@@ -34,8 +35,9 @@ def write_results(folder: Path, found: Mapping[str, Any]) -> None:
         parts = found.get(section, {}).values()
         if runs := [run for part in parts for run in part["runs"]]:
             _write_csv(folder / f"{section}.csv", runs)
-    if throughput := found.get("throughput"):
-        plot_throughput(folder / "throughput.svg", {name: one["systems"] for name, one in throughput.items()})
+    throughput = {name: one["systems"] for name, one in found.get("throughput", {}).items() if one["systems"]}
+    if throughput:
+        plot_throughput(folder / "throughput.svg", throughput)
     for workload, one in found.get("latency", {}).items():
         file = folder / f"latency-{workload}.svg"
         plot_rates(file, one["rows"], {"p50_ms": "-", "p99_ms": "--"}, "from due to appended, ms", is_log=True)
@@ -65,39 +67,62 @@ def put_between_marks(text: str, table: str) -> str:
 
 
 def _markdown(found: Mapping[str, Any]) -> Iterator[str]:
-    machine = found["environment"]
+    machines = environments(found)
     yield "# Benchmark results"
     yield ""
     yield "Made by `make bench-full`; [the method](../README.md). All figures are medians of interleaved runs."
-    yield ""
-    yield (
-        f"{machine['cpu']}, {machine['cpus']} CPUs that generator, broker and worker share, {machine['memory_gb']} GB;"
-        f" {machine['system']}, Python {machine['python']}, broker: {machine['broker']}."
-    )
-    yield "Packages: " + ", ".join(f"{name} {version}" for name, version in machine["packages"].items()) + "."
-    yield "ONNX Runtime: " + ", ".join(f"{name} {version}" for name, version in machine["onnxruntime"].items()) + "."
+    for i, machine in enumerate(machines, 1):
+        yield from _machine(machine, f"Environment {i}: " if len(machines) > 1 else "")
     if found.get("throughput"):
         yield "\n## Throughput\n\n![events per second](throughput.svg)"
         for workload, one in found["throughput"].items():
-            yield from _throughput(workload, one)
+            yield from _throughput(workload, one, machines)
     for workload, one in found.get("latency", {}).items():
-        yield f"\n## Latency at a rate: {workload}\n\n{one['setting']}; measured {one['measured']}."
+        yield f"\n## Latency at a rate: {workload}\n"
+        yield from _pieces(one, machines)
         yield f"\n![latency](latency-{workload}.svg)\n\n![CPU](cpu-{workload}.svg)\n"
         yield _rates(one["rows"])
     for workload, one in found.get("half_load", {}).items():
         yield f"\n## Latency at half of each system's own throughput: {workload}\n"
-        yield f"{one['setting']}; measured {one['measured']}.\n"
+        yield from _pieces(one, machines)
+        yield ""
         yield _rates(one["rows"])
         yield from _named(one)
     if found.get("scaling"):
         yield "\n## From one worker to two\n"
+        for workload, one in found["scaling"].items():
+            yield from _pieces(one, machines, f"{workload}: ")
+        yield ""
         rows = [row for one in found["scaling"].values() for row in one["rows"]]
-        heads = ["workload", "system", "1 worker, events/s", "2 workers, events/s", "ratio", "CPU µs/event, 1", "2"]
-        yield _table(heads, (_scaling(row) for row in rows))
+        heads = ["workload", "system", "1 worker, events/s", "sent", "2 workers, events/s", "sent"]
+        yield _table([*heads, "ratio", "CPU µs/event, 1", "2"], (_scaling(row) for row in rows))
+        if any(row["keeps_up_1"] or row["keeps_up_2"] for row in rows):
+            yield "\n`≥`: the outputs kept up with what was sent, so the generator may be the limit, of the ratio too."
 
 
-def _throughput(workload: str, one: Mapping[str, Any]) -> Iterator[str]:
-    yield f"\n### {workload}\n\nMeasured {one['measured']}.\n"
+def _machine(machine: Mapping[str, Any], name: str) -> Iterator[str]:
+    yield ""
+    yield (
+        f"{name}{machine['cpu']}, {machine['cpus']} CPUs that generator, broker and worker share,"
+        f" {machine['memory_gb']} GB; {machine['system']}, Python {machine['python']}, broker: {machine['broker']}."
+    )
+    yield "Packages: " + ", ".join(f"{name} {version}" for name, version in machine["packages"].items()) + "."
+    yield "ONNX Runtime: " + ", ".join(f"{name} {version}" for name, version in machine["onnxruntime"].items()) + "."
+
+
+def _pieces(one: Mapping[str, Any], machines: Sequence[Mapping[str, Any]], name: str = "") -> Iterator[str]:
+    """Yield when, where and how a part was measured, by system where they differ."""
+    for piece in one["pieces"]:
+        who = ": " + ", ".join(f"`{system}`" for system in piece["systems"]) if len(one["pieces"]) > 1 else ""
+        where = f" in environment {machines.index(piece['environment']) + 1}" if len(machines) > 1 else ""
+        setting = f"{piece['setting']}. " if "setting" in piece else ""
+        yield f"* {name}{setting}Measured {piece['measured']}{where}{who}."
+
+
+def _throughput(workload: str, one: Mapping[str, Any], machines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield f"\n### {workload}\n"
+    yield from _pieces(one, machines)
+    yield ""
     heads = ["system", "runs", "events/s", "ratio to the loop", "CPU µs/event", "peak RSS MB"]
     counts = {name: sum(run["system"] == name for run in one["runs"]) for name in one["systems"]}
     yield _table(
@@ -154,7 +179,10 @@ def _rates(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _scaling(row: Mapping[str, Any]) -> list[str]:
-    rates = [f"{row[f'events_per_s_{n}']:,.0f}" for n in (1, 2)]
+    rates = []
+    for n in (1, 2):
+        mark = "≥ " if row[f"keeps_up_{n}"] else ""
+        rates += [f"{mark}{row[f'events_per_s_{n}']:,.0f}", f"{row[f'sent_per_s_{n}']:,.0f}"]
     return [
         row["workload"],
         f"`{row['system']}`",

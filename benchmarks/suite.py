@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from confluent_kafka import KafkaException
 
 if not __package__:  # run as a script: Python has put this folder on the path, not the one above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -21,13 +21,15 @@ from benchmarks.bench import ROOT, lingering, prepare_systems, prepared
 from benchmarks.checks import RunFailed
 from benchmarks.cluster import BrokerFailed, Cluster, open_cluster
 from benchmarks.latency import measure_rates, summarise_latency
-from benchmarks.latency_run import N_FIRST
+from benchmarks.latency_run import N_FIRST, LatencyRun
 from benchmarks.matrix import EVENTS, MAIN, run_matrix
+from benchmarks.measurement import Run
 from benchmarks.options import Numbers, Systems, Workloads
 from benchmarks.peers import SYSTEMS
+from benchmarks.pieces import put
 from benchmarks.report import describe_environment, print_table, summarise
 from benchmarks.results import headline, put_between_marks, write_results
-from benchmarks.scaling import ScalingRun, measure_scaling
+from benchmarks.scaling import ScalingRun, measure_scaling, summarise_scaling
 from benchmarks.workloads import WORKLOADS
 
 __all__ = ["main"]
@@ -118,22 +120,49 @@ class Suite:
     cluster : Cluster
         Where.
     found : dict
-        What was found before, which is replaced part by part.
+        What was found before, which is replaced system by system in each part.
     keep : callable
         Called when there is more of it.
+    environment : dict
+        Where it runs, as `describe_environment` says.
     """
 
-    def __init__(self, plan: Plan, cluster: Cluster, found: dict[str, Any], keep: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        cluster: Cluster,
+        found: dict[str, Any],
+        keep: Callable[[], None],
+        environment: dict[str, Any],
+    ) -> None:
         self._plan = plan
+        self._environment = environment
         self._cluster = cluster
         self._found = found
         self._keep = keep
         self._ready, self._unavailable = prepare_systems(plan.systems)
 
-    def _note(self, section: str, workload: str, **part: Any) -> None:
+    def _note(
+        self,
+        section: str,
+        workload: str,
+        runs: Sequence[Run | LatencyRun | ScalingRun],
+        unavailable: Mapping[str, str],
+        **setting: str,
+    ) -> None:
         measured = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        self._found.setdefault(section, {})[workload] = {"measured": measured, **part}
+        piece = {"measured": measured, "environment": self._environment, **setting}
+        parts = self._found.setdefault(section, {})
+        part = put(parts.get(workload), piece, [asdict(run) for run in runs], unavailable)
+        parts[workload] = {**part, **_TOLD[section](part["runs"])}
         self._keep()
+
+    def _compared(self, section: str) -> list[str]:
+        """Return those of the loop and modelstream that can run; a section of these alone is skipped without them."""
+        systems = [name for name in ("loop", "modelstream") if name in self._ready]
+        if not systems:
+            click.echo(f"{section} is skipped: it is of loop and modelstream, and neither is measured here", err=True)
+        return systems
 
     def throughput(self) -> None:
         """Measure events per second of each workload."""
@@ -142,16 +171,13 @@ class Suite:
             systems = [one for one in self._ready if one in MAIN or not plan.is_quick or name in _PEERS_QUICK]
             more = {"events": plan.events(name), "rounds": plan.rounds, "peer_rounds": plan.peer_rounds}
             one = run_matrix(self._cluster, WORKLOADS[name], systems, **more)
-            summary = summarise(one.runs)
-            print_table(summary, one.runs)
-            runs = [asdict(run) for run in one.runs]
-            unavailable = {**self._unavailable, **one.unavailable}
-            self._note("throughput", name, systems=summary, unavailable=unavailable, runs=runs)
+            print_table(summarise(one.runs), one.runs)
+            self._note("throughput", name, one.runs, {**self._unavailable, **one.unavailable})
 
     def latency(self) -> None:
         """Measure latency and CPU of the loop and of modelstream at the same rates."""
         plan = self._plan
-        systems = [name for name in ("loop", "modelstream") if name in self._ready]
+        systems = self._compared("latency")
         self._at_rates("latency", [(name, float(rate)) for rate in plan.rates for name in systems], {})
 
     def half_load(self) -> None:
@@ -162,50 +188,52 @@ class Suite:
         rates = {name: row["events_per_s"] / 2 for name, row in known["systems"].items() if name in self._ready}
         pairs = [(name, float(round(min(rate, _MOST_PER_S), -2))) for name, rate in rates.items() if name != "bare-ort"]
         # A transaction's outputs are seen when it is committed: its appends say nothing.
-        self._at_rates("half_load", [pair for pair in pairs if pair[0] != "modelstream-eos"], self._unavailable)
+        pairs = [pair for pair in pairs if pair[0] != "modelstream-eos"]
+        if not pairs:
+            click.echo(f"half_load is skipped: no throughput of these systems on {_LATENCY_ON} is known", err=True)
+        self._at_rates("half_load", pairs, self._unavailable)
 
     def _at_rates(self, section: str, pairs: Sequence[tuple[str, float]], unavailable: Mapping[str, str]) -> None:
         plan = self._plan
+        if not pairs:
+            return
         n = N_FIRST + round(max(rate for _, rate in pairs) * max(plan.seconds, 3.0))
         with lingering(_LINGER_MS), prepared(self._cluster, WORKLOADS[_LATENCY_ON], n, ()) as bench:
-            runs = measure_rates(bench, pairs, rounds=plan.rounds, seconds=plan.seconds, linger_ms=_LINGER_MS)
+            given = {"rounds": plan.rounds, "seconds": plan.seconds, "linger_ms": _LINGER_MS}
+            runs, failed = measure_rates(bench, pairs, **given)
         setting = f"Open loop, {plan.seconds:g} s a run, linger {_LINGER_MS:g} ms of all producers, two partitions"
-        rows, told = summarise_latency(runs), [asdict(run) for run in runs]
-        self._note(section, _LATENCY_ON, setting=setting, rows=rows, runs=told, unavailable=dict(unavailable))
+        self._note(section, _LATENCY_ON, runs, {**unavailable, **failed}, setting=setting)
 
     def scaling(self) -> None:
         """Measure one worker and two."""
-        for name in _SCALING_ON:
+        systems = self._compared("scaling")
+        for name in _SCALING_ON if systems else ():
             n = self._plan.events(name)
             runs = []
             with prepared(self._cluster, WORKLOADS[name], n, ()) as bench:
                 for round_ in range(1, self._plan.rounds + 1):
-                    for system in (one for one in ("loop", "modelstream") if one in self._ready):
+                    for system in systems:
                         for workers in (1, 2):
                             run = measure_scaling(bench, system, round_, workers, n)
                             runs.append(run)
                             click.echo(f"{name}  {system}, {workers}: {run.events_per_s:,.0f} events/s", err=True)
-            self._note("scaling", name, rows=_scaling_rows(runs), runs=[asdict(run) for run in runs])
+            self._note("scaling", name, runs, {})
 
 
-def _scaling_rows(runs: Sequence[ScalingRun]) -> list[dict[str, Any]]:
-    rows = []
-    for workload, system in dict.fromkeys((run.workload, run.system) for run in runs):
-        row: dict[str, Any] = {"workload": workload, "system": system}
-        for n in (1, 2):
-            own = [run for run in runs if (run.workload, run.system, run.workers) == (workload, system, n)]
-            row[f"events_per_s_{n}"] = statistics.median(run.events_per_s for run in own)
-            row[f"cpu_us_per_event_{n}"] = statistics.median(run.cpu_us_per_event for run in own)
-        row["ratio"] = round(row["events_per_s_2"] / row["events_per_s_1"], 3)
-        rows.append(row)
-    return rows
+#: By section, what is told of all the runs of a part.
+_TOLD: dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]] = {
+    "throughput": lambda runs: {"systems": summarise([Run(**run) for run in runs])},
+    "latency": lambda runs: {"rows": summarise_latency([LatencyRun(**run) for run in runs])},
+    "half_load": lambda runs: {"rows": summarise_latency([LatencyRun(**run) for run in runs])},
+    "scaling": lambda runs: {"rows": summarise_scaling([ScalingRun(**run) for run in runs])},
+}
 
 
 @contextmanager
 def _told() -> Iterator[None]:
     try:
         yield
-    except (BrokerFailed, RunFailed) as error:
+    except (BrokerFailed, RunFailed, KafkaException) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -242,7 +270,7 @@ def main(
 ) -> None:
     """Measure throughput, latency, cost and scaling, and write CSV, Markdown and plots.
 
-    What is measured replaces the same part of what the folder holds from before: a long run can be made in pieces.
+    What is measured replaces what the folder holds of the same part and systems: a long run can be made in pieces.
     """
     given = {
         "workloads": workloads,
@@ -269,9 +297,8 @@ def main(
             raise click.ClickException(f"there is no {file}")
         keep()
     else:
-        found["environment"] = describe_environment(broker)
         with _told(), open_cluster(broker) as cluster:
-            suite = Suite(plan, cluster, found, keep)
+            suite = Suite(plan, cluster, found, keep, describe_environment(broker))
             for section in plan.sections:
                 getattr(suite, section)()
     click.echo(f"{out / 'results.md'}")

@@ -20,10 +20,10 @@ _NEVER_MS = 2**62
 _JAVA_OPTIONS = ("-Xms512m", "-Xmx512m", "-XX:+UseParallelGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 
 
-def main(batched: bool = False) -> None:
-    job = Job.from_command_line()
+def properties(job: Job, *, batched: bool) -> dict[str, object]:
+    """Return what `Worker.java` reads. Kafka's clients refuse a fraction where they want a whole number."""
     commit_ms = int(COMMIT_INTERVAL_S * 1000)
-    settings = {
+    return {
         "application.id": job.group,
         "bootstrap.servers": job.broker,
         "state.dir": job.workdir / "state",
@@ -34,7 +34,7 @@ def main(batched: bool = False) -> None:
         "main.consumer.check.crcs": "false",
         "producer.acks": "all",
         "producer.compression.type": "none",
-        "producer.linger.ms": LINGER_MS,
+        "producer.linger.ms": int(LINGER_MS),
         # The default of 16 KB holds 200 outputs; librdkafka's is 1 MB.
         "producer.batch.size": 1_000_000,
         "model": job.model,
@@ -43,8 +43,12 @@ def main(batched: bool = False) -> None:
         "batched": str(batched).lower(),
         "commit.request.ms": commit_ms,
     }
+
+
+def main(batched: bool = False) -> None:
+    job = Job.from_command_line()
     file = job.workdir / "worker.properties"
-    file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    file.write_text("".join(f"{name}={value}\n" for name, value in properties(job, batched=batched).items()))
     java = ["java", *_JAVA_OPTIONS, f"-Djava.io.tmpdir={job.workdir}", "-cp", f"{_BUILT}/worker.jar:{_BUILT}/jars/*"]
     # This process becomes the worker: who measures it measures Java alone.
     os.execvp("java", [*java, "benchmarks.Worker", str(file)])

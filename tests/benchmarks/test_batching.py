@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -56,7 +55,7 @@ def test_a_wrong_output_is_found(job: Job, wrong: float) -> None:
 
 @pytest.mark.parametrize("policy", [BatchPolicy(max_size=7, max_wait_s=0.001), BatchPolicy(target_p99_s=0.02)])
 def test_a_run_answers_every_event(job: Job, policy: BatchPolicy) -> None:
-    run = run_load(job, policy, poisson_arrivals(5_000, 0.1, seed=0))
+    run = run_load(job, policy, poisson_arrivals(500, 1.0, seed=0))
     assert run.kept_up
     assert 0 < run.p50_ms <= run.p99_ms
     assert sum(run.reasons.values()) * run.mean_rows == pytest.approx(500)
@@ -152,8 +151,8 @@ def test_the_whole_benchmark(tmp_path: Path) -> None:
     }
     assert sum(len(runs) for point in points for runs in point.runs.values()) == 3 * 4 * (6 + 2)
     assert (tmp_path / "results" / "batching.md").read_text().count("\n| mlp |") == 5
-    drawing = ElementTree.parse(tmp_path / "results" / "batching.svg").getroot()
-    assert len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 3 * 2
+    drawing = (tmp_path / "results" / "batching.svg").read_text()
+    assert all(f">{text}</text>" in drawing for text in ("mlp", "ffnn", "gbdt", "target_p99_ms: 20, p99"))
 
 
 def test_a_run_of_one_model_leaves_the_results_of_the_others(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks import latency
+from benchmarks.checks import RunFailed
 from benchmarks.latency import summarise_latency
 from benchmarks.latency_run import N_FIRST, LatencyRun, _latencies
 
@@ -49,3 +52,33 @@ def test_medians_and_ratios_are_by_rate() -> None:
     assert by_key["loop", 10.0]["p50_ms"] == 3
     assert by_key["modelstream", 20.0]["p99_ms_to_loop"] == 2
     assert by_key["faust", 5.0]["p99_ms_to_loop"] is None
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return a set of systems whose runs fail; the others' are made up."""
+    names: set[str] = set()
+
+    def measure(_: object, system: str, round_: int, *, rate_per_s: float, **__: object) -> LatencyRun:
+        if system in names:
+            raise RunFailed("no output for 30 s\nand a log")
+        return _run(system, rate_per_s, round_)
+
+    monkeypatch.setattr(latency, "measure_latency", measure)
+    return names
+
+
+_HOW: dict[str, Any] = {"rounds": 2, "seconds": 1.0, "linger_ms": 1.0}
+
+
+def test_a_peer_that_fails_is_named_and_the_others_go_on(failing: set[str]) -> None:
+    failing.add("quix")
+    runs, failed = latency.measure_rates(None, [("quix", 5.0), ("loop", 10.0)], **_HOW)  # type: ignore[arg-type]
+    assert [run.system for run in runs] == ["loop", "loop"]
+    assert failed == {"quix": "failed at 5/s in round 1: no output for 30 s"}
+
+
+def test_what_all_are_compared_with_may_not_fail(failing: set[str]) -> None:
+    failing.add("loop")
+    with pytest.raises(RunFailed, match="loop at 10/s, round 1: no output"):
+        latency.measure_rates(None, [("quix", 5.0), ("loop", 10.0)], **_HOW)  # type: ignore[arg-type]

@@ -10,6 +10,8 @@ import pytest
 from benchmarks import peers, throughput
 from benchmarks.matrix import Found, cannot
 from benchmarks.measurement import Run
+from benchmarks.systems.common import Job
+from benchmarks.systems.kafka_streams import properties
 from click.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +27,14 @@ def test_what_a_system_names_is_there(name: str) -> None:
         assert "://" not in lock
     if system.jars:
         assert (ROOT / "benchmarks" / "java" / system.jars / "pom.xml").is_file()
+
+
+def test_nothing_is_locked_or_fetched_for_a_system_that_is_not_there() -> None:
+    environments = {system.environment for system in peers.SYSTEMS.values() if system.environment}
+    requirements = (ROOT / "benchmarks" / "requirements").iterdir()
+    assert {file.name for file in requirements} == {f"{name}.{end}" for name in environments for end in ("in", "lock")}
+    projects = {file.parent.name for file in (ROOT / "benchmarks" / "java").glob("*/pom.xml")}
+    assert projects == {system.jars for system in peers.SYSTEMS.values() if system.jars}
 
 
 def test_without_java_it_says_what_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -61,6 +71,14 @@ def test_the_others_are_measured_and_the_missing_one_is_named(monkeypatch: pytes
     assert "not measured: quix: no wheel for this Python" in result.output
 
 
+def test_where_no_system_does_the_workload_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "prepare", lambda *_: None)
+    monkeypatch.setattr(throughput, "open_cluster", lambda *_: nullcontext())
+    result = CliRunner().invoke(throughput.main, ["--systems", "kafka-streams", "--workloads", "flights"])
+    assert result.exit_code == 0, result.output
+    assert "not measured: kafka-streams: it is written for workloads of vectors only" in result.output
+
+
 def test_no_system_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def prepare(*_: object) -> None:
         raise peers.Unavailable("no")
@@ -69,3 +87,12 @@ def test_no_system_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(throughput.main, ["--systems", "loop"])
     assert result.exit_code == 1
     assert "none of the systems can run here" in result.output
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_numbers_that_kafka_streams_is_given_are_whole(tmp_path: Path, batched: bool) -> None:
+    job = Job("127.0.0.1:9092", "in", "out", "group", "mlp-20", tmp_path / "model.onnx", tmp_path)
+    given = properties(job, batched=batched)
+    numbers = [name for name in given if name.endswith((".ms", ".size", ".threads"))]
+    assert "producer.linger.ms" in numbers
+    assert [name for name in numbers if not str(given[name]).isdecimal()] == []

@@ -44,10 +44,10 @@ def test_on_kafka(kafka, tmp_path: Path) -> None:
     assert "the loop" in flights["unavailable"]["loop-own"]
     for one in (csv, flights):
         assert one["systems"]["loop"]["ratio_to_loop"] == 1
-        for measures in one["systems"].values():
+        for name, measures in one["systems"].items():
             assert set(measures) == MEASURES
             assert measures["events_per_s"] > 0
-            assert measures["peak_rss_mb"] > 0
+            assert (measures["peak_rss_mb"] or 0) > 0 or name == "bare-ort"
     for run in result["runs"]:
         clock = "no broker" if run["system"] == "bare-ort" else "log_append_time"
         assert (run["clock"], run["committed"], run["exit_code"]) == (clock, True, 0), run
