@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -13,8 +12,8 @@ from faust import Channel
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from modelstream.streams.batch_stream import batch_topic
+from modelstream.streams.dead_letter_log import DeadLetterLog
 from modelstream.streams.steps import InferStep, Step, StepResult, make_step
-from modelstream.streams.wording import counted
 
 if TYPE_CHECKING:
     from modelstream.streams.app import App
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LinkChannel", "StageAgent", "attach_agents"]
 
-logger = logging.getLogger(__name__)
 
 # Calls of one step in flight: one being made, one waiting, so that the data thread never idles between two.
 _CALLS_IN_FLIGHT = 2
@@ -72,6 +70,7 @@ class StageAgent:
         self.name = name
         self._app = app
         self._link = link
+        self._letters = DeadLetterLog(lambda: app.counters.dead_letters)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._step: Step | None = None
         self._arrived: asyncio.Queue[Any] = asyncio.Queue(WAITING_BATCHES)
@@ -150,24 +149,14 @@ class StageAgent:
         app.counters.predictions += result.n_predictions
         for filtered in result.filtered:
             app.counters.filtered += len(filtered)
-        self._count_rejected(result)
+        app.counters.dead_letters += result.n_rejected
+        self._letters.note(result.faults.values())
         for lineage in result.settled:
             for source, n_rows in lineage.count_by_source():
                 app.consumer.sent(source, n_rows)
         if result.batches:
             assert self._link is not None
             await self._link.put(result.batches)
-
-    def _count_rejected(self, result: StepResult) -> None:
-        counters, fault = self._app.counters, result.first_fault
-        before = counters.dead_letters
-        counters.dead_letters += result.n_rejected
-        # The first, the tenth, the hundredth …: enough to be seen, and no log of a thousand lines a second.
-        if fault is not None and len(str(counters.dead_letters)) > len(str(before)) - (before == 0):
-            logger.warning(
-                "%s so far, now: %s at stage %r: %s", counted(counters.dead_letters, "dead letter"), fault.reason,
-                fault.stage, fault.detail,
-            )  # fmt: skip
 
 
 def attach_agents(app: App, built: BuiltPipeline) -> None:

@@ -70,8 +70,8 @@ class StepResult:
     #: Counts for the worker's statistics; events where this was the first stage.
     n_events: int = 0
     n_rejected: int = 0
-    #: Why the first of them was rejected.
-    first_fault: Fault | None = None
+    #: Why, the first of each stage and reason.
+    faults: dict[tuple[str, str], Fault] = field(default_factory=dict)
     n_predictions: int = 0
     #: Seconds until the step is to be called again though nothing arrives; None if it need not be.
     due_in_s: float | None = None
@@ -178,7 +178,8 @@ class Step:
             self._delivery.produce(dead_letters(self._sink.dead_letter, rejected))
             _hand_over(rejected.lineage, result)
             result.n_rejected += len(rejected)
-            result.first_fault = result.first_fault or rejected.faults[0]
+            for fault in rejected.faults.values():
+                result.faults.setdefault((fault.stage, fault.reason), fault)
 
     def _pass_on(self, events: EventBatch, result: StepResult) -> None:
         if self._encoder is None:

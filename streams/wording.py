@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted"]
+__all__ = ["counted", "rough_time"]
 
 
 def counted(n: int, noun: str) -> str:
@@ -21,3 +21,17 @@ def counted(n: int, noun: str) -> str:
     ('1 dead letter', '20,000 predictions')
     """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def rough_time(seconds: float) -> str:
+    """Return a length of time as one would say it.
+
+    Examples
+    --------
+    >>> rough_time(7.6), rough_time(600), rough_time(14_400), rough_time(864_000)
+    ('8 s', '10 min', '4 h', '10 days')
+    """
+    for unit, unit_s in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -14,7 +14,7 @@ import click
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.batch_prediction import BatchTotals, predict_records
-from modelstream.streams.cli.common import EXIT_FAILED, pipeline_argument, read_pipeline, set_option
+from modelstream.streams.cli.common import EXIT_FAILED, OutputFile, pipeline_argument, read_pipeline, set_option
 from modelstream.streams.cli.progress import rounded_rate, show_progress
 from modelstream.streams.event_files import EventFile, FileFormat, Record, format_of, open_events
 from modelstream.streams.prediction_files import open_output, open_predictions, output_format
@@ -45,9 +45,7 @@ Examples:
     type=click.Choice(get_args(FileFormat)),
     help="What IN holds  [default: what its suffix says]",
 )
-@click.option(
-    "--dead-letters", type=click.Path(path_type=Path), metavar="FILE", help="Write dead letters there, as NDJSON."
-)
+@click.option("--dead-letters", type=OutputFile(), metavar="FILE", help="Write dead letters there, as NDJSON.")
 @click.option("--strict", is_flag=True, help="End with code 1 if there is a dead letter.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N events.")
 @click.option("--no-progress", is_flag=True, help="Show only the summary.")

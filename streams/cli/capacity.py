@@ -9,11 +9,18 @@ from typing import get_args
 import click
 from rich.console import Console
 
-from modelstream.streams.cli.common import EXIT_FAILED, pipeline_argument, redis_option, set_option
+from modelstream.streams.cli.common import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    OutputFile,
+    pipeline_argument,
+    redis_option,
+    set_option,
+)
 from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_option
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Pace
-from modelstream.streams.replay.capacity import Capacity, Probe, find_highest, judge
+from modelstream.streams.replay.capacity import Capacity, Probe, find_highest, judge, most_probes
 from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.prepared import PreparedEvents
 from modelstream.streams.replay.result import ReplayResult
@@ -29,6 +36,8 @@ _WARM_UP = 0.25
 #: The search starts below what full speed gave: at its limit a queue has no bound.
 _FIRST_GUESS = 0.6
 _DRAIN_S = 30.0
+#: So many rates in a row for which the generator was late, each half of the one before: the machine has no time.
+_LATE_IN_A_ROW = 3
 
 
 @click.command(
@@ -80,7 +89,7 @@ Examples:
     type=click.Choice(get_args(FileFormat)),
     help="What FILE holds  [default: what its suffix says]",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it there.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write all of it there.")
 @click.option("--no-progress", is_flag=True, help="Show only the probes and the result.")
 def command(
     pipeline: Path,
@@ -107,23 +116,25 @@ def command(
     is within the bound. Where FILE is shorter than a probe it begins anew; under a cache that makes more hits than
     there would be.
 
-    Exit code 1 if no rate is sustained.
+    Exit code 1 if no rate is sustained; 130 after Ctrl-C, with what there was until then.
     """
     setting = ReplaySetting(
         pipeline=pipeline, file=file, broker=broker, redis=redis, overrides=overrides, file_format=file_format,
         limit=limit, partitions=partitions, workers=workers, progress=not no_progress,
     )  # fmt: skip
+    click.echo(
+        f"p99 within {p99_ms:g} ms, --p99-ms to change; probes of {probe_s:g} s, at most {most_probes(precision)}"
+    )
     with setting.open() as (target, events):
         prober = _Prober(target, events, Labels(str(pipeline), file, Pace(), _WARM_UP), p99_ms, probe_s, seed)
-        full_speed_per_s = prober.full_speed()
-        rate = find_highest(prober.is_sustained, full_speed_per_s * _FIRST_GUESS, precision=precision)
+        interrupted = not prober.search(precision)
         probes = tuple(prober.probes)
-        best = next((probe for probe in probes if probe.rate_per_s == rate), None)
+        best = max((one for one in probes if one.is_sustained), key=lambda one: one.rate_per_s, default=None)
         cpu_s = best.cpu_us_per_event if best else None
         found = Capacity(
-            rate_per_s=None if rate is None else round(rate, 1),
+            rate_per_s=round(best.rate_per_s, 1) if best else None,
             bound_p99_ms=p99_ms,
-            full_speed_per_s=round(full_speed_per_s, 1),
+            full_speed_per_s=prober.full_speed_per_s,
             cpu_s_per_million=cpu_s,
             cost_per_million=None
             if cpu_s is None or price_per_core_hour is None
@@ -132,11 +143,15 @@ def command(
             partitions=target.partitions,
             probes=probes,
             environment=describe_environment(target.broker_name),
+            interrupted=interrupted,
         )
     _print(found)
     if json_file is not None:
         json_file.write_bytes(found.to_json())
-    sys.exit(EXIT_FAILED if rate is None else 0)
+    if interrupted:
+        click.echo("modelstream: stopped before the end", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(0 if best else EXIT_FAILED)
 
 
 class _Prober:
@@ -148,17 +163,32 @@ class _Prober:
         self._target, self._events, self._labels = target, events, labels
         self._p99_ms, self._probe_s, self._seed = p99_ms, probe_s, seed
         self.probes: list[Probe] = []
+        self.full_speed_per_s: float | None = None
 
-    def full_speed(self) -> float:
+    def search(self, precision: float) -> bool:
+        """Try rates until the highest is found; return False where Ctrl-C has ended that."""
+        try:
+            start = self._full_speed() * _FIRST_GUESS
+            find_highest(self._is_sustained, start, precision=precision, is_hopeless=self._is_hopeless)
+        except KeyboardInterrupt:
+            return False
+        return True
+
+    def _is_hopeless(self) -> bool:
+        latest = self.probes[-_LATE_IN_A_ROW:]
+        return len(latest) == _LATE_IN_A_ROW and all(probe.generator_late for probe in latest)
+
+    def _full_speed(self) -> float:
         """Return events per second where all are there at once: all of the file, or a probe's worth."""
         # Twice, since the first one meets cold workers, and knows nothing of how many events are enough.
         first = self._replay(Pace(), min(len(self._events), 20_000))
         result = self._replay(Pace(), max(int(self._rate_of(first) * self._probe_s / 2), 1000))
         rate = self._rate_of(result)
         click.echo(f"{rate:12,.0f} events/s at full speed")
+        self.full_speed_per_s = round(rate, 1)
         return rate
 
-    def is_sustained(self, rate_per_s: float) -> bool:
+    def _is_sustained(self, rate_per_s: float) -> bool:
         """Try a rate."""
         n_events = max(int(rate_per_s * self._probe_s), 100)
         result = self._replay(Pace(rate_per_s=rate_per_s, arrivals="poisson", seed=self._seed), n_events)
@@ -184,10 +214,15 @@ class _Prober:
 def _print(found: Capacity) -> None:
     console = Console()
     workers = "one worker" if found.workers == 1 else f"{found.workers} workers"
+    so_far = " so far" if found.interrupted else ""
     if found.rate_per_s is None:
-        console.print(f"no rate is sustained with p99 within {found.bound_p99_ms:g} ms")
+        console.print(f"no rate is sustained{so_far} with p99 within {found.bound_p99_ms:g} ms")
+        if found.probes and all(probe.generator_late for probe in found.probes):
+            click.echo("the generator itself was late at each: the machine is too busy, or raise --p99-ms")
         return
-    console.print(f"sustained: {found.rate_per_s:,.0f} events/s by {workers}, p99 within {found.bound_p99_ms:g} ms")
+    console.print(
+        f"sustained{so_far}: {found.rate_per_s:,.0f} events/s by {workers}, p99 within {found.bound_p99_ms:g} ms"
+    )
     if found.cpu_s_per_million is not None:
         cost = "" if found.cost_per_million is None else f", which cost {found.cost_per_million:.4g}"
         console.print(f"a million events: {found.cpu_s_per_million:,.2f} CPU seconds of the workers{cost}")

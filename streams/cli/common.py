@@ -29,6 +29,7 @@ __all__ = [
     "EXIT_CONFIG",
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
+    "OutputFile",
     "RateType",
     "broker_option",
     "broker_settings",
@@ -62,6 +63,26 @@ class RateType(click.ParamType):
         if match is None or not float(match[1]):
             self.fail(f"{value!r} is no rate; write events per second, as 5000 or 5000/s", param, ctx)
         return float(match[1])
+
+
+class OutputFile(click.Path):
+    """A file to write in the end: refused at the start where its folder is not there."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of a text.
+
+        Raises
+        ------
+        ConfigError
+            There is no such folder.
+        """
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not path.parent.is_dir():
+            raise ConfigError(param.opts[-1] if param else "", f"no folder {path.parent}")
+        return path
 
 
 def pipeline_argument(function: F) -> F:

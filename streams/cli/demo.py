@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from modelstream.models.errors import ConfigError
-from modelstream.streams.cli.common import EXIT_FAILED
+from modelstream.streams.cli.common import EXIT_FAILED, OutputFile
 from modelstream.streams.demo import Progress as DemoProgress
 from modelstream.streams.demo import Summary, run_demo
 from modelstream.streams.embedded import EmbeddedBroker, EmbeddedCache
@@ -42,7 +42,7 @@ Examples:
 @click.option("--broker", metavar="HOST:PORT", help="A Kafka of yours instead of the embedded broker.")
 @click.option("--redis", metavar="URL", help="A Redis of yours instead of the embedded cache.")
 @click.option("--verify", is_flag=True, help="Compare every prediction with ONNX Runtime run on that row alone.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the summary there.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write the summary there.")
 def command(events: int | None, broker: str | None, redis: str | None, verify: bool, json_file: Path | None) -> None:
     """Score real flights with three models and count every prediction.
 

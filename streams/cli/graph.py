@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from modelstream.models.errors import ConfigError
-from modelstream.streams.cli.common import pipeline_argument, read_pipeline, set_option
+from modelstream.streams.cli.common import OutputFile, pipeline_argument, read_pipeline, set_option
 from modelstream.streams.cli.drawing import graph_of
 from modelstream.streams.graph import Graph
 from modelstream.streams.graph_mermaid import to_mermaid
@@ -46,9 +46,7 @@ Examples:
 @pipeline_argument
 @set_option
 @click.option("--format", "form", type=click.Choice(list(_FORMATS)), help="[default: by FILE's name, else text]")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write to FILE, not stdout."
-)
+@click.option("-o", "--output", type=OutputFile(), metavar="FILE", help="Write to FILE, not stdout.")
 def command(pipeline: Path, overrides: tuple[str, ...], form: str | None, output: Path | None) -> None:
     """Draw PIPELINE: its stages, models with their versions, ensembles, cascades, caches and topics.
 

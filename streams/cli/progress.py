@@ -20,14 +20,16 @@ _LINE_EVERY_S = 5.0
 
 
 def rounded_rate(n_events: int, seconds: float) -> str:
-    """Return events per second as a person reads it: three digits count.
+    """Return events per second as a person reads it: three digits count, and one where there are less than one.
 
     Examples
     --------
-    >>> rounded_rate(336_776, 3.1234), rounded_rate(5, 0)
-    ('108,000', '0')
+    >>> rounded_rate(336_776, 3.1234), rounded_rate(5, 0), rounded_rate(1, 10)
+    ('108,000', '0', '0.1')
     """
     per_s = n_events / seconds if seconds > 0 else 0.0
+    if 0 < per_s < 0.95:
+        return f"{per_s:.1f}" if per_s >= 0.05 else "<0.1"
     return f"{float(f'{per_s:.3g}'):,.0f}"
 
 

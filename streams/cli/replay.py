@@ -12,6 +12,7 @@ from modelstream.models.errors import ConfigError
 from modelstream.streams.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    OutputFile,
     RateType,
     pipeline_argument,
     read_pipeline,
@@ -23,11 +24,12 @@ from modelstream.streams.cli.replay_capture import capture_topic
 from modelstream.streams.cli.replay_diff import compare_versions
 from modelstream.streams.cli.replay_offline import replay_offline
 from modelstream.streams.cli.replay_options import ReplayOptions, replay_options
-from modelstream.streams.cli.replay_report import check_report, report_replay
+from modelstream.streams.cli.replay_report import report_replay
 from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_option
-from modelstream.streams.cli.replay_text import print_result, show_replay
+from modelstream.streams.cli.replay_text import planned_s, print_result, say_plan, show_replay
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Arrivals, Pace
+from modelstream.streams.replay.report import require_libraries
 from modelstream.streams.replay.result import ReplayResult
 from modelstream.streams.replay.result_keys import Labels
 from modelstream.streams.replay.session import observe
@@ -95,7 +97,7 @@ Examples:
     help="What FILE holds  [default: what its suffix says]",
 )
 @click.option("--as-is", is_flag=True, help="Send every line of NDJSON as it stands, broken and blank ones too.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result there.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write the result there.")
 @replay_options
 @click.option("--no-progress", is_flag=True, help="Show only the result.")
 def command(
@@ -135,7 +137,7 @@ def command(
         capture_topic(pipeline, broker, overrides, more, limit, not no_progress)
         return
     if more.report is not None:
-        check_report(more.report)
+        require_libraries()
     pace = make_pace(speed, rate, arrivals, seed)
     _check(pace, read_pipeline(pipeline, overrides).spec.source, more.has_times(file), live, workers, partitions)
     setting = ReplaySetting(
@@ -152,7 +154,9 @@ def command(
         _finish(replay_offline(setting, more, pace, warm_up), setting, more, json_file)
     with setting.open() as (target, events):
         schedule = pace.schedule(len(events), events.times_ms)
-        with show_replay(not no_progress) as show:
+        if not no_progress:
+            say_plan(pace, schedule, len(events))
+        with show_replay(not no_progress, planned_s(schedule)) as show:
             drain_s = drain_s or (10.0 if live else 30.0)
             observation = observe(target, events, schedule, drain_s=drain_s, on_progress=show)
         labels = Labels(str(pipeline), setting.name, pace, warm_up, schedule.n_clamped)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from modelstream.streams.cli.common import OutputFile
 from modelstream.streams.cli.moments import TimeType
 from modelstream.streams.replay.capture import is_capture
 
@@ -127,9 +128,9 @@ def replay_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--since", type=TimeType(), metavar="TIME", help="The topic's records since: 30m, 2h, 7d ago, or ISO-8601."
         ),
         click.option("--until", type=TimeType(), metavar="TIME", help="And before."),
-        click.option("--report", type=_FILE, metavar="HTML", help="Write a page with figures and plots there."),
+        click.option("--report", type=OutputFile(), metavar="HTML", help="Write a page with figures and plots there."),
         click.option(
-            "--capture", type=_FILE, metavar="PARQUET", help="Replay nothing: write the source topic to a file."
+            "--capture", type=OutputFile(), metavar="PARQUET", help="Replay nothing: write the source topic to a file."
         ),
         click.option(
             "--diff", type=_FILE, metavar="PIPELINE_B",
@@ -148,6 +149,8 @@ def replay_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Replay on no broker, under a virtual clock that goes by what the work costs: the same every time.",
         ),
         click.option("--costs", type=_FILE, metavar="JSON", help="With --offline: what work costs, if not measured."),
-        click.option("--save-costs", type=_FILE, metavar="JSON", help="With --offline: keep the costs for --costs."),
+        click.option(
+            "--save-costs", type=OutputFile(), metavar="JSON", help="With --offline: keep the costs for --costs."
+        ),
     ]  # fmt: skip
     return functools.reduce(lambda decorated, decorate: decorate(decorated), reversed(decorators), with_more)

@@ -8,28 +8,14 @@ from pathlib import Path
 
 import click
 
-from modelstream.models.errors import ConfigError
 from modelstream.streams.cli.common import read_pipeline
 from modelstream.streams.cli.drawing import graph_of
 from modelstream.streams.graph_svg import to_svg
 from modelstream.streams.replay.difference import Difference
-from modelstream.streams.replay.report import Origin, require_libraries, write_difference, write_report
+from modelstream.streams.replay.report import Origin, write_difference, write_report
 from modelstream.streams.replay.result import ReplayResult
 
-__all__ = ["check_report", "report_difference", "report_replay"]
-
-
-def check_report(path: Path) -> None:
-    """Refuse what could not be reported in the end.
-
-    Raises
-    ------
-    ConfigError
-        A library is missing, or the folder of the file.
-    """
-    require_libraries()
-    if not path.parent.is_dir():
-        raise ConfigError("--report", f"no folder {path.parent}")
+__all__ = ["report_difference", "report_replay"]
 
 
 def report_replay(path: Path, result: ReplayResult, pipeline: Path, overrides: tuple[str, ...]) -> None:

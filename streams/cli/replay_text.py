@@ -13,42 +13,65 @@ from rich.table import Table
 from rich.text import Text
 
 from modelstream.streams.cli.progress import rounded_rate
+from modelstream.streams.replay.arrivals import Pace, Schedule
 from modelstream.streams.replay.result import Latency, ReplayResult, StageFigures
 from modelstream.streams.replay.session import Progress
+from modelstream.streams.wording import counted, rough_time
 
-__all__ = ["print_result", "show_replay"]
+__all__ = ["planned_s", "print_result", "say_plan", "show_replay"]
 
 # Seconds between two plain lines: few enough for a log.
 _LINE_EVERY_S = 5.0
 
 
+def planned_s(schedule: Schedule) -> float | None:
+    """Return seconds until the last event is due; None where the events are sent as fast as they can be."""
+    return None if schedule.due_us is None or not len(schedule.due_us) else float(schedule.due_us[-1]) / 1e6
+
+
+def say_plan(pace: Pace, schedule: Schedule, n_events: int) -> None:
+    """Say how long a replay will take, where that is known."""
+    seconds = planned_s(schedule)
+    if seconds is not None:
+        what = counted(n_events, "event") if pace.speed is None else f"{rough_time(seconds * pace.speed)} of events"
+        click.echo(f"{what} at {pace}: about {rough_time(seconds)}", err=True)
+
+
 @contextmanager
-def show_replay(enabled: bool = True) -> Iterator[Callable[[Progress], None]]:
-    """Show how far a replay is while the block runs: a line that changes on a terminal, one now and then elsewhere."""
+def show_replay(enabled: bool = True, length_s: float | None = None) -> Iterator[Callable[[Progress], None]]:
+    """Show how far a replay is while the block runs: a line that changes on a terminal, one now and then elsewhere.
+
+    Parameters
+    ----------
+    enabled : bool
+        False shows nothing.
+    length_s : float, optional
+        How long it will take, where that is known.
+    """
     console = Console(stderr=True)
     if not enabled:
         yield lambda progress: None
     elif console.is_terminal:
         # Drawn when there is something new: a thread that draws would hold up who measures.
         with Live(Text("waiting for the generator …"), console=console, auto_refresh=False, transient=True) as live:
-            yield lambda progress: live.update(Text(_line(progress)), refresh=True)
+            yield lambda progress: live.update(Text(_line(progress, length_s)), refresh=True)
     else:
-        yield _plain_lines()
+        yield _plain_lines(length_s)
 
 
-def _plain_lines() -> Callable[[Progress], None]:
+def _plain_lines(length_s: float | None) -> Callable[[Progress], None]:
     last = time.monotonic() - _LINE_EVERY_S + 1.0  # the first line soon: it says that all is under way
 
     def show(progress: Progress) -> None:
         nonlocal last
         if time.monotonic() - last >= _LINE_EVERY_S:
             last = time.monotonic()
-            click.echo(_line(progress), err=True)
+            click.echo(_line(progress, length_s), err=True)
 
     return show
 
 
-def _line(progress: Progress) -> str:
+def _line(progress: Progress, length_s: float | None = None) -> str:
     rate = rounded_rate(progress.answered, progress.seconds)
     parts = [
         f"{progress.sent / max(progress.events, 1):4.0%}",
@@ -57,6 +80,8 @@ def _line(progress: Progress) -> str:
         f"lag {progress.lag:,}",
         f"{rate}/s",
     ]
+    if length_s is not None and progress.sent < progress.events:
+        parts.append(f"{rough_time(max(length_s - progress.seconds, 0.0))} left")
     if progress.p50_ms is not None and progress.p99_ms is not None:
         parts.append(f"now {_ms(progress.p50_ms)} / {_ms(progress.p99_ms)} ms (p50 / p99)")
     return "  ".join(parts)

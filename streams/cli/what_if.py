@@ -12,7 +12,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from modelstream.streams.cli.common import RateType, pipeline_argument, read_pipeline, set_option
+from modelstream.streams.cli.common import OutputFile, RateType, pipeline_argument, read_pipeline, set_option
 from modelstream.streams.cli.pace_options import SpeedType, check_times, make_pace
 from modelstream.streams.cli.replay_offline import outside_costs
 from modelstream.streams.event_files import FileFormat
@@ -70,7 +70,7 @@ Examples:
     help="A replay's result at the pipeline's own settings, to go by: one at the rate, one at full speed, or both.",
 )  # fmt: skip
 @click.option("--format", "file_format", type=click.Choice(get_args(FileFormat)), help="What FILE holds.")
-@click.option("--json", "json_file", type=_FILE, help="Write all of it there.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write all of it there.")
 def command(
     pipeline: Path,
     file: str,
@@ -116,25 +116,29 @@ def command(
         known = calibrate(known, predict(built, values, due_us, known, {}), results, pace)
     found = [predict(built, values, due_us, known, setting) for setting in settings]
     now = predict(built, values, due_us, known, {})
-    _print(now, found, str(pace))
+    _print(now, found, str(pace), is_measured=bool(results))
     if json_file is not None:
         said = {"pace": str(pace), "costs": known.model_dump(mode="json"), "now": now, "settings": found}
         json_file.write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def _print(now: WhatIf, found: list[WhatIf], pace: str) -> None:
+def _print(now: WhatIf, found: list[WhatIf], pace: str, *, is_measured: bool) -> None:
     names = [name for name in SETTINGS if name in found[0].setting]
     table = Table(box=None, title=f"at {pace}, one worker", title_justify="left")
     for name in (*names, "p50 ms", "p99 ms", "events/s at most", "rows a batch"):
         table.add_column(name, justify="right")
     table.add_column("")
-    best = min(found, key=lambda one: (one.p99_ms, -one.throughput_per_s))
-    fastest = max(found, key=lambda one: one.throughput_per_s)
+    # As they are shown: of rows that look alike none is the best.
+    p99s, rates = [round(one.p99_ms, 1) for one in found], [round(one.throughput_per_s) for one in found]
+    best = min(found, key=lambda one: (one.p99_ms, -one.throughput_per_s)) if len(set(p99s)) > 1 else None
+    fastest = max(found, key=lambda one: one.throughput_per_s) if len(set(rates)) > 1 else None
     table.add_row(*("as it is", *[""] * len(names))[: len(names)], *_figures(now), "")
     for one in found:
         marks = [text for text, mark in (("least p99", best), ("most events/s", fastest)) if one is mark]
         table.add_row(*(_text(one.setting, name) for name in names), *_figures(one), ", ".join(marks))
     Console().print(table)
+    if not is_measured:
+        click.echo("Compare the rows with each other only: figures are relative until calibrated with --measured.")
 
 
 def _figures(one: WhatIf) -> tuple[str, ...]:

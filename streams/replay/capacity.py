@@ -11,13 +11,15 @@ from pydantic import BaseModel, ConfigDict
 
 from modelstream.streams.replay.result import Environment, ReplayResult, Sample
 
-__all__ = ["Capacity", "Probe", "find_highest", "judge", "lag_growth"]
+__all__ = ["Capacity", "Probe", "find_highest", "judge", "lag_growth", "most_probes"]
 
 #: How much of the events may be left behind, by the pipeline or by the generator: less is what the last batches under
 #: way are, or noise.
 _LEFT_BEHIND = 0.02
 #: A step up where no limit is known yet.
 _STEP = 1.5
+#: No guess is so wrong that a limit lies more such steps above it.
+_MOST_STEPS = 8
 #: A rate so far below where the search began is none that anybody would call sustained.
 _GIVE_UP = 0.01
 
@@ -39,6 +41,8 @@ class Probe(BaseModel):
         The most events that waited for their answer.
     mean_batch, cpu_us_per_event, peak_rss_mb : float or None
         As in `ReplayResult`.
+    generator_late : bool
+        Whether the generator itself did not keep pace.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +56,7 @@ class Probe(BaseModel):
     mean_batch: float | None
     cpu_us_per_event: float | None
     peak_rss_mb: float | None
+    generator_late: bool = False
 
     @property
     def is_sustained(self) -> bool:
@@ -80,6 +85,8 @@ class Capacity(BaseModel):
         Every replay, in its order.
     environment : Environment
         Machine and versions.
+    interrupted : bool
+        Whether Ctrl-C has ended the search; the rate is then the highest that was sustained until then.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,6 +100,7 @@ class Capacity(BaseModel):
     partitions: int
     probes: tuple[Probe, ...]
     environment: Environment
+    interrupted: bool = False
 
     def to_json(self) -> bytes:
         """Return all of it as one JSON object, indented."""
@@ -125,7 +133,8 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
     elif result.p99_ms > bound_p99_ms:
         problems.append(f"p99 is {result.p99_ms:,.0f} ms")
     # Behind its schedule by a share of the time that it had, the generator sent at a rate lower by about that share.
-    if result.p99_send_delay_ms > min(bound_p99_ms / 2, 1000 * _LEFT_BEHIND * result.events / rate_per_s):
+    is_late = result.p99_send_delay_ms > min(bound_p99_ms / 2, 1000 * _LEFT_BEHIND * result.events / rate_per_s)
+    if is_late:
         problems.append(f"the generator was {result.p99_send_delay_ms:,.0f} ms late itself")
     return Probe(
         rate_per_s=rate_per_s,
@@ -137,6 +146,7 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
         mean_batch=result.mean_batch,
         cpu_us_per_event=result.cpu_us_per_event,
         peak_rss_mb=result.peak_rss_mb,
+        generator_late=is_late,
     )
 
 
@@ -165,7 +175,30 @@ def lag_growth(series: Sequence[Sample], warm_up: float = 0.0) -> float:
     return float(slope)
 
 
-def find_highest(is_sustained: Callable[[float], bool], start: float, *, precision: float = 0.05) -> float | None:
+def most_probes(precision: float) -> int:
+    """Return how many rates `find_highest` tries at the most.
+
+    Examples
+    --------
+    >>> most_probes(0.05), most_probes(0.5)
+    (13, 9)
+    """
+    up = 1 + _MOST_STEPS + _halvings(_STEP, precision)
+    down = math.ceil(-math.log2(_GIVE_UP)) + _halvings(2.0, precision)
+    return max(up, down)
+
+
+def _halvings(ratio: float, precision: float) -> int:
+    return max(math.ceil(math.log2(math.log(ratio) / math.log1p(precision)) - 1e-9), 0)
+
+
+def find_highest(
+    is_sustained: Callable[[float], bool],
+    start: float,
+    *,
+    precision: float = 0.05,
+    is_hopeless: Callable[[], bool] = lambda: False,
+) -> float | None:
     """Return the highest rate that is sustained, to a share of itself; None where none is that is worth the name.
 
     Starts at a guess; goes up by half until a rate is not sustained, or down by half until one is; then halves what is
@@ -179,6 +212,8 @@ def find_highest(is_sustained: Callable[[float], bool], start: float, *, precisi
         The guess, above 0.
     precision : float
         How far, as a share, the lowest rate known to fail may be above the result.
+    is_hopeless : callable
+        Whether a lower rate would tell nothing more; asked while none is sustained.
 
     Examples
     --------
@@ -191,7 +226,7 @@ def find_highest(is_sustained: Callable[[float], bool], start: float, *, precisi
     """
     sustained: float | None = None
     failed: float | None = None
-    rate = start
+    rate, highest = start, start * _STEP ** (_MOST_STEPS + 0.5)
     while sustained is None or failed is None or failed > sustained * (1 + precision):
         if is_sustained(rate):
             sustained = rate
@@ -199,9 +234,11 @@ def find_highest(is_sustained: Callable[[float], bool], start: float, *, precisi
             failed = rate
         if failed is None:
             rate *= _STEP
+            if rate > highest:
+                return sustained
         elif sustained is None:
             rate /= 2
-            if rate < start * _GIVE_UP:
+            if rate < start * _GIVE_UP or is_hopeless():
                 return None
         else:
             rate = math.sqrt(sustained * failed)

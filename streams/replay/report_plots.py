@@ -105,12 +105,14 @@ def _mark(axes: Any, marks: Sequence[tuple[float, float, str]], narrow: bool) ->
     # On a phone the names of two neighbours would stand upon each other.
     for x, ms, name in [one for one in marks if not narrow or one[2] != "p90"]:
         axes.plot([x], [ms], "o", color=COLOURS["first"], markersize=5)
+        # The curve rises: to the left above a point there is room; little of it for the first ones, near the axis.
+        is_first = x <= _decades(90)
         axes.annotate(
-            f"{name}\n{milliseconds(ms)}" if narrow else f"{name}  {milliseconds(ms)}",
+            f"{name}\n{milliseconds(ms)}" if narrow or is_first else f"{name}  {milliseconds(ms)}",
             (x, ms),
             (-4, 6),
             textcoords="offset points",
-            ha="right" if x > 0.9 else "center",
+            ha="center" if narrow and x < _decades(90) else "right",
             va="bottom",
             fontsize=10 if narrow else 11,
             color=COLOURS["ink"],

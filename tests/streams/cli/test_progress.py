@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from modelstream.streams.cli import progress
+from modelstream.streams.cli import progress, replay_text
 from modelstream.streams.cli.progress import rounded_rate, show_progress
+from modelstream.streams.cli.replay_text import planned_s, say_plan
+from modelstream.streams.replay.arrivals import Pace
+from modelstream.streams.replay.session import Progress
 
 
 def test_plain_lines_where_standard_error_is_no_terminal(monkeypatch, capsys):
@@ -35,7 +39,29 @@ def test_nothing_where_it_is_not_wanted(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("n_events", "seconds", "text"),
-    [(336_776, 3.1234, "108,000"), (10, 2.0, "5"), (0, 1.0, "0"), (5, 0.0, "0"), (123_456_789, 1.0, "123,000,000")],
+    [
+        (336_776, 3.1234, "108,000"),
+        (10, 2.0, "5"),
+        (0, 1.0, "0"),
+        (5, 0.0, "0"),
+        (1, 7.0, "0.1"),
+        (1, 100.0, "<0.1"),
+        (123_456_789, 1.0, "123,000,000"),
+    ],
 )
 def test_rates_have_three_digits(n_events, seconds, text):
     assert rounded_rate(n_events, seconds) == text
+
+
+def test_a_replay_says_how_long_it_will_take_and_what_is_left(capsys):
+    pace = Pace(speed=60)
+    schedule = pace.schedule(2, np.array([0, 10 * 86_400_000]))
+    say_plan(pace, schedule, 2)
+    progress = Progress(seconds=4000.0, events=2, sent=1, answered=1, lag=0, p50_ms=None, p99_ms=None)
+    assert replay_text._line(progress, planned_s(schedule)).endswith("<0.1/s  3 h left")
+    assert capsys.readouterr().err == "10 days of events at 60x: about 4 h\n"
+
+
+def test_as_fast_as_it_goes_has_no_planned_length(capsys):
+    say_plan(Pace(), Pace().schedule(2), 2)
+    assert capsys.readouterr().err == ""

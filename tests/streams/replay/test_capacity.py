@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.replay_results import make_result
 
-from modelstream.streams.replay.capacity import find_highest, judge, lag_growth
+from modelstream.streams.replay.capacity import find_highest, judge, lag_growth, most_probes
 from modelstream.streams.replay.result import Sample
 
 
@@ -21,7 +21,7 @@ def test_the_search_ends_as_close_to_the_limit_as_it_should(limit: float, guess:
     found = find_highest(is_sustained, guess * limit, precision=precision)
     assert found is not None
     assert found <= limit <= found * (1 + precision)
-    assert len(tried) <= 30
+    assert len(tried) <= most_probes(precision)
     assert len(set(tried)) == len(tried)
 
 
@@ -29,6 +29,12 @@ def test_where_nothing_is_sustained_the_search_gives_up() -> None:
     tried: list[float] = []
     assert find_highest(lambda rate: bool(tried.append(rate)), 1000) is None
     assert len(tried) <= 10
+
+
+def test_where_a_lower_rate_tells_nothing_more_the_search_gives_up_at_once() -> None:
+    tried: list[float] = []
+    assert find_highest(lambda rate: bool(tried.append(rate)), 1000, is_hopeless=lambda: len(tried) == 3) is None
+    assert tried == [1000, 500, 250]
 
 
 @given(st.lists(st.booleans(), min_size=60, max_size=60))
@@ -93,6 +99,7 @@ def test_a_rate_is_not_sustained_for_a_reason(changes: dict[str, object], said: 
 def test_a_generator_that_was_late_is_named_as_a_cause() -> None:
     probe = judge(make_result(p99_ms=150.0, p99_send_delay_ms=140.0), 1000, 100)
     assert probe.problems == ("p99 is 150 ms", "the generator was 140 ms late itself")
+    assert probe.generator_late
 
 
 @pytest.mark.parametrize(

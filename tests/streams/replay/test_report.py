@@ -13,6 +13,7 @@ from support.replay_results import make_result
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.replay.report import Origin, require_libraries, to_html, write_report
+from modelstream.streams.replay.report_plots import replay_plots
 
 ORIGIN = Origin(
     "modelstream replay p.yaml '<b>.ndjson' --redis rediss://me:geheim@host:1/0",
@@ -137,3 +138,16 @@ def test_a_browser_shows_every_plot_and_has_nothing_to_complain_of(browser, tmp_
         assert right - left > 250, name
     assert rows == len(make_result().series)
     assert pdf.startswith(b"%PDF")
+
+
+def test_the_name_of_the_median_ends_beside_the_curve_that_rises():
+    wide = next(plot for plot in replay_plots(make_result(p50_ms=2.5)) if plot.id == "percentiles").wide
+    tick = re.search(r' x="([0-9.]+)"[^>]*>50 %</text>', wide)
+    label = re.search(r"translate\(([0-9.]+) [0-9.]+\)\">2.5 ms</text>", wide)  # where it begins
+    assert tick
+    assert label
+    assert float(label[1]) + 6 * len("2.5 ms") < float(tick[1])
+
+
+def test_text_of_plots_has_a_halo():
+    assert ".drawing text { paint-order: stroke; stroke: var(--card);" in to_html(make_result(), ORIGIN)
