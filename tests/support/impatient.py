@@ -10,12 +10,12 @@ _SCRIPT = """\
 import functools
 
 from modelstream.models.errors import ModelStreamError
-from modelstream.streams import app as engine
+from modelstream.streams import app as engine, worker_limits
 from modelstream.streams.pump import Pump
 from modelstream.streams.settings import EngineLimits
 from modelstream.streams.worker import exit_process, log_to_stderr, run_worker
 
-engine.EngineLimits = functools.partial(EngineLimits, stall_timeout_s=2.0)
+worker_limits.EngineLimits = functools.partial(EngineLimits, stall_timeout_s=2.0)
 {more}
 app = engine.app_from_environment()
 app.conf.web_port, app.web_port_is_chosen = {port}, True
