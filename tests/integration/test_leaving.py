@@ -15,11 +15,11 @@ pytestmark = pytest.mark.kafka
 _LONG_SESSION = """\
 import functools
 
-from modelstream.streams import app as engine
+from modelstream.streams import app as engine, worker_limits
 from modelstream.streams.settings import EngineLimits
 from modelstream.streams.worker import log_to_stderr, run_worker
 
-engine.EngineLimits = functools.partial(EngineLimits, session_timeout_s=30.0)
+worker_limits.EngineLimits = functools.partial(EngineLimits, session_timeout_s=30.0)
 app = engine.app_from_environment()
 log_to_stderr("info")
 run_worker(app)
