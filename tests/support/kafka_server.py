@@ -197,6 +197,8 @@ def _server_properties(port: int, controller_port: int, data: Path) -> dict[str,
         "log.dirs": str(data),
         # A topic that nobody created is a mistake that a test should see.
         "auto.create.topics.enable": "false",
+        # Records of the past, as tests and recorded streams have them, would be deleted at some check of the broker.
+        "log.retention.ms": "-1",
         "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "3",
         "transaction.state.log.replication.factor": "1",
