@@ -59,11 +59,6 @@ _MAX_RECEIVED_BYTES = 1_000_000_000
 # an output may wait for its confirmation, a connection that dies without a word takes the worker with it.
 _SOCKET_TIMEOUT_MS = 15_000
 
-# How long these clients wait at the most before they try to connect again. At librdkafka's 10 s, a broker that was away
-# for half a minute is back for up to 10 s more before it is noticed (8 to 10 s measured, 1 s with this). Its setup of a
-# connection, 30 s by default, may not outlast a request.
-_RECONNECT = {"reconnect.backoff.max.ms": 1000, "socket.connection.setup.timeout.ms": 10_000}
-
 # Calls that time out one after the other, each of a part of the batch, or transactions, until rows are finished again.
 _WAITS_PER_STALL = 3
 
@@ -171,7 +166,6 @@ class App(faust.App):
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": limits.fetch_wait_max_ms,
             "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
-            **_RECONNECT,
             # Also how large a compressed batch may become; at the default of 100 MB a larger one is never read.
             "receive.message.max.bytes": _MAX_RECEIVED_BYTES,
             # The default of 1 s is how long a partition rests after its queue was full.
@@ -193,7 +187,6 @@ class App(faust.App):
             "partitioner": "murmur2_random",
             "message.timeout.ms": int(limits.delivery_timeout_s * 1000),
             "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
-            **_RECONNECT,
             "queue.buffering.max.messages": limits.max_unsent_records,
             "message.max.bytes": limits.max_output_bytes + 100_000,
         }

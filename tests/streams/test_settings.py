@@ -23,6 +23,9 @@ SASL = {
     "MODELSTREAM_KAFKA_SASL_PASSWORD": "s3cret",
 }
 
+#: Of every client: see `broker_settings`.
+QUICK_TO_RECONNECT = {"reconnect.backoff.max.ms": 1000, "socket.connection.setup.timeout.ms": 10_000}
+
 
 def broker(option: str | None = None, in_file: str | None = None, **environ: str) -> BrokerSettings:
     return BrokerSettings.resolve(option=option, in_file=in_file, environ=environ)
@@ -153,13 +156,14 @@ class TestBroker:
     def test_plain(self) -> None:
         settings = broker("a:1,b:2")
         assert settings == BrokerSettings("a:1,b:2")
-        assert settings.librdkafka() == {"bootstrap.servers": "a:1,b:2"}
+        assert settings.librdkafka() == {"bootstrap.servers": "a:1,b:2", **QUICK_TO_RECONNECT}
         assert settings.faust() is None
 
     def test_sasl_for_both_clients(self) -> None:
         settings = broker(**SASL)
         assert settings.librdkafka() == {
             "bootstrap.servers": "kafka:9092",
+            **QUICK_TO_RECONNECT,
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "SCRAM-SHA-512",
             "sasl.username": "worker",
@@ -179,6 +183,7 @@ class TestBroker:
         assert config.pop("oauth_cb") == settings.tokens.for_librdkafka
         assert config == {
             "bootstrap.servers": "kafka:9092",
+            **QUICK_TO_RECONNECT,
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "OAUTHBEARER",
         }
