@@ -56,6 +56,8 @@ class BrokerStatus:
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
         self._lost_at: float | None = None
+        #: Since when every question was answered; None where the last one was not, or none has been.
+        self.answers_since: float | None = None
         self._reason = ""
 
     @property
@@ -74,6 +76,7 @@ class BrokerStatus:
         """Note that a question got no answer."""
         # aiokafka begins with the name of its class.
         self._reason = reason = reason.rpartition("Error: ")[2]
+        self.answers_since = None
         if self._lost_at is None:
             self._lost_at = monotonic()
             logger.warning(
@@ -82,6 +85,8 @@ class BrokerStatus:
 
     def note_answer(self) -> None:
         """Note that a question was answered."""
+        if self.answers_since is None:
+            self.answers_since = monotonic()
         if self._lost_at is not None:
             away_s = monotonic() - self._lost_at
             logger.info(

@@ -21,6 +21,7 @@ from modelstream.models.errors import BrokerUnavailable
 from modelstream.operators.batch import Lineage
 from modelstream.streams.headers import Headers
 from modelstream.streams.ledger import Ticket
+from modelstream.streams.lost_broker import LostBroker
 
 __all__ = ["Delivery", "Outlet", "Output"]
 
@@ -85,6 +86,10 @@ class Delivery:
         self._producer = self._new_producer()
         self._unconfirmed: list[tuple[Ticket, int]] = []
         self._failure: BrokerUnavailable | None = None
+        self._topic = ""
+        # Records handed to librdkafka, and how many of them were done with when that was last looked at.
+        self._n_produced = self._n_done = 0
+        self.lost_broker = LostBroker()
         self._stopping = threading.Event()
 
     def _new_producer(self) -> Producer:
@@ -104,6 +109,8 @@ class Delivery:
         # A batch whose partition was given up meanwhile is another worker's business.
         if not any(ticket.live for ticket, _ in output.owed):
             return
+        self._topic = output.topic
+        self._n_produced += len(output.values)
         try:
             self._produce_records(output)
         except KafkaException as error:
@@ -125,21 +132,26 @@ class Delivery:
         remaining = self._producer.flush(timeout_s)
         if self._failure is not None:
             raise self._failure
+        self._look_for_broker(remaining)
         if remaining:
             logger.warning("the broker has not confirmed %d records within %.1f s", remaining, timeout_s)
             return []
         rows, self._unconfirmed = self._unconfirmed, []
         return rows
 
-    def renew(self) -> None:
-        """Go on with a new librdkafka client. What was not confirmed will not be: its rows must be read again.
+    def _look_for_broker(self, n_remaining: int) -> None:
+        n_done = self._n_produced - n_remaining
+        if n_done > self._n_done or not n_remaining:
+            self.lost_broker.note_life()
+        else:
+            self.lost_broker.ask(self._producer, self._topic)
+        self._n_done = n_done
 
-        A client may forget all its brokers for good. Where the only broker of a cluster shuts down, or its controller
-        takes it for dead, it names no broker when it is asked, and the client lets go of the one it has; the search
-        for brokers that this starts is called off by the same answer, if threads run in an unlucky order
-        (librdkafka#5301; all versions since 2.10).
-        """
+    def renew(self) -> None:
+        """Go on with a new librdkafka client. What was not confirmed will not be: its rows must be read again."""
         lost, self._producer, self._unconfirmed = self._producer, self._new_producer(), []
+        self._n_produced = self._n_done = 0
+        self.lost_broker.note_life()
         # Nothing may come after what the new one sends. Nobody asks for the reports of failures that this makes.
         lost.purge()
 

@@ -1,7 +1,8 @@
 """Whether a worker lives and does its work: what ``/health/live`` and ``/health/ready`` say, and what ends it if not.
 
 Once a second the broker is asked for the pipeline's topics, the data thread for a turn, and the `Watchdog` for
-partitions that have stopped. Those are read anew once; if that does not help, the worker ends, and says of which.
+partitions that have stopped. Those are read anew once; if that does not help, the worker ends, and says of which. They
+are read anew as well where a librdkafka client has no broker while there is one.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ _ENDS_PER_LIMIT = 4
 _TOPIC_GRACE_S = 5.0
 
 
+# How long a broker must have answered before a client that found none will not find it any more: by then the client has
+# tried to connect several times.
+_LOST_AFTER_S = 5.0
+
 # How often to ask whether the group has shared out all partitions. Only where twice in a row it has not is something
 # done: the leader sees new ones in a second.
 _UNSHARED_EVERY_S = 5.0
@@ -70,6 +75,7 @@ class Health(Service):
         self._ends_at = 0.0
         self._ends_every_s = min(_ENDS_EVERY_S, self._watchdog.limit_s / _ENDS_PER_LIMIT)
         self._missing_since: float | None = None
+        self._renewed_at = 0.0
         self._is_unshared = False
         self._unshared_asked_at = self._settled_at = monotonic()
         self._settle_limit_s = _REBALANCES_PER_LIMIT * max(
@@ -111,6 +117,7 @@ class Health(Service):
             self._ask_for_a_turn()
             await self._ask_broker()
             await self._look_for_settling()
+            self._look_for_lost_clients()
             await self._look_for_stalls()
 
     def _ask_for_a_turn(self) -> None:
@@ -187,6 +194,16 @@ class Health(Service):
 
     async def _end(self, problem: str) -> None:
         await self._app.crash(BrokerUnavailable(self._app.settings.bootstrap, problem))
+
+    def _look_for_lost_clients(self) -> None:
+        lost_at, answers_since = self._consumer.lost_broker_at, self.broker.answers_since
+        if lost_at is None or answers_since is None or self._app.should_stop or not self._consumer.is_settled:
+            return
+        if lost_at > max(answers_since, self._renewed_at) + _LOST_AFTER_S:
+            logger.warning("a librdkafka client has lost its broker; reading anew with a new one")
+            self._renewed_at = monotonic()
+            self._watchdog.rest()
+            self._consumer.read_anew()
 
     async def _look_for_stalls(self) -> None:
         if self.broker.is_away or self._app.should_stop or not self._consumer.is_settled:

@@ -121,6 +121,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         while True:
             await asyncio.sleep(_HELP_EVERY_S)
             coordinator = self._ensure_consumer()._coordinator
+            heartbeats = coordinator._heartbeat_task
+            if coordinator._coordination_task.done() and heartbeats is not None:
+                # Without a broker it misses that aiokafka has cancelled it, which then waits for it without end.
+                heartbeats.cancel()
             if coordinator.coordinator_id is None or not coordinator.member_id:
                 continue
             # A static member keeps its partitions for when it is back, unless they are being shared out anyway.

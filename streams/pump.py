@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from faust.types import TP
 
 from modelstream.models.errors import BrokerUnavailable
+from modelstream.streams.lost_broker import LostBroker
 from modelstream.streams.records import RecordBatch, split_by_partition
 
 __all__ = ["Gap", "Pump"]
@@ -78,6 +79,7 @@ class Pump:
         self._positions: dict[TP, int] = {}
         # What was fetched, as long as it may be worked on.
         self._given: list[RecordBatch] = []
+        self.lost_broker = LostBroker()
         #: Gaps that nobody has counted yet.
         self.gaps: deque[Gap] = deque()
 
@@ -113,6 +115,8 @@ class Pump:
         self._given = [batch for batch in self._given if batch.is_under_way]
         first = self._consumer.poll(0 if self._given else timeout_s)
         if first is None:
+            for topic in self._topics:
+                self.lost_broker.ask(self._consumer, topic)
             return []
         batches: dict[TP, RecordBatch] = {}
         messages, n_records, wanted = [first], 0, min(_TAKEN_TOGETHER, self._max_records)
@@ -124,6 +128,8 @@ class Pump:
                 break
             wanted = min(_TAKEN_TOGETHER, self._max_records - n_records)
             messages = self._consumer.consume(wanted, 0) if wanted else []
+        if batches:
+            self.lost_broker.note_life()
         self._ends.update((tp, batch.end_offset) for tp, batch in batches.items())
         self._given += batches.values()
         return list(batches.values())

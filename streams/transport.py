@@ -163,6 +163,12 @@ class BatchConsumer(CommittingConsumer):
             for tp, position in self._positions.items()
         }
 
+    @property
+    def lost_broker_at(self) -> float | None:
+        """When a librdkafka client was last found to have no broker; None where all have one, as far as is known."""
+        clients = [self.app.delivery, *([] if self._pump is None else [self._pump])]
+        return max((client.lost_broker.at for client in clients if client.lost_broker.at is not None), default=None)
+
     @Service.task
     async def _show_activity(self) -> None:
         """Tell aiokafka that this worker is not idle: none of the data plane's fetches is seen there.

@@ -30,6 +30,20 @@ def fetch_and_stop(pump, timeout_s):
 Pump.fetch = fetch_and_stop
 """
 
+#: Gives the first client of a kind a broker that is not there: how one looks that has lost it for good.
+_LOSES_BROKER = """\
+from modelstream.streams import {module} as place
+
+class Lost(place.{client}):
+    n_made = 0
+    def __init__(self, config, **options):
+        Lost.n_made += 1
+        nowhere = {{"bootstrap.servers": "127.0.0.1:9"}} if Lost.n_made == 1 else {{}}
+        super().__init__({{**config, **nowhere}}, **options)
+
+place.{client} = Lost
+"""
+
 _HANGING = """\
 import time
 
@@ -50,6 +64,20 @@ def test_a_fetch_that_stops_is_started_again(make_stream: Callable[..., KnownStr
         assert "reading anew" in worker.log_tail()
         worker.stop()
     assert stream.outcome(range(200)).is_clean
+
+
+@pytest.mark.parametrize(("module", "client"), [("delivery", "Producer"), ("pump", "Consumer")])
+def test_a_client_that_has_lost_its_broker_is_replaced(
+    make_stream: Callable[..., KnownStream], module: str, client: str
+) -> None:
+    stream = make_stream()
+    stream.send(range(100))
+    # The watchdog alone would not help within the test: it sees nothing as long as records are fetched.
+    with impatient(stream, _LOSES_BROKER.format(module=module, client=client), stall_timeout_s=600) as worker:
+        stream.wait_until_committed(worker)
+        assert "a librdkafka client has lost its broker; reading anew" in worker.log_tail()
+        worker.stop()
+    assert stream.outcome(range(100)).is_clean
 
 
 def test_a_model_that_hangs_ends_the_worker_and_the_message_names_the_partition(

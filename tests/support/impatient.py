@@ -15,7 +15,7 @@ from modelstream.streams.pump import Pump
 from modelstream.streams.settings import EngineLimits
 from modelstream.streams.worker import exit_process, log_to_stderr, run_worker
 
-worker_limits.EngineLimits = functools.partial(EngineLimits, stall_timeout_s=2.0)
+worker_limits.EngineLimits = functools.partial(EngineLimits, stall_timeout_s={stall_timeout_s})
 {more}
 app = engine.app_from_environment()
 app.conf.web_port, app.web_port_is_chosen = {port}, True
@@ -31,9 +31,9 @@ raise SystemExit(code)
 """
 
 
-def impatient(stream: KnownStream, more: str = "") -> WorkerProcess:
-    """Return a worker that gives a partition two seconds, on a web port of its own."""
+def impatient(stream: KnownStream, more: str = "", *, stall_timeout_s: float = 2.0) -> WorkerProcess:
+    """Return a worker that gives a partition so long, on a web port of its own, and runs some more code before."""
     script = stream.folder / "impatient.py"
     worker = stream.script(script)
-    script.write_text(_SCRIPT.format(more=more, port=worker.port), encoding="utf-8")
+    script.write_text(_SCRIPT.format(more=more, port=worker.port, stall_timeout_s=stall_timeout_s), encoding="utf-8")
     return worker
