@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -63,15 +64,19 @@ class Pump:
         librdkafka consumer settings.
     max_records : int
         Most records of one fetch.
+    gather_s : float
+        Seconds from a fetch that took all there was to the next one.
     on_gap : {"earliest", "latest", "fail"}
         Where to go on when the next records to read have been deleted: at the oldest that is there, at the end, or
         nowhere.
     """
 
-    def __init__(self, config: Mapping[str, Any], max_records: int, on_gap: str = "earliest") -> None:
+    def __init__(self, config: Mapping[str, Any], max_records: int, gather_s: float, on_gap: str = "earliest") -> None:
         self._consumer = Consumer(dict(config), logger=logger)
         self._bootstrap = str(config["bootstrap.servers"])
         self._max_records = max_records
+        self._gather_s = gather_s
+        self._rests_until = 0.0
         self._epoch = -1
         self._topics: set[str] = set()
         self._ends: dict[TP, int] = {}
@@ -113,6 +118,10 @@ class Pump:
         # consume(n, timeout) waits for n records or for the whole timeout, so a lone record would be late:
         # wait for one with poll, then take what is there.
         self._given = [batch for batch in self._given if batch.is_under_way]
+        if (rest_s := self._rests_until - monotonic()) > 0:
+            if self._given:
+                return []
+            sleep(rest_s)
         first = self._consumer.poll(0 if self._given else timeout_s)
         if first is None:
             for topic in self._topics:
@@ -128,6 +137,8 @@ class Pump:
                 break
             wanted = min(_TAKEN_TOGETHER, self._max_records - n_records)
             messages = self._consumer.consume(wanted, 0) if wanted else []
+        took_all = n_records < self._max_records
+        self._rests_until = monotonic() + self._gather_s if took_all else 0.0
         if batches:
             self.lost_broker.note_life()
         self._ends.update((tp, batch.end_offset) for tp, batch in batches.items())

@@ -230,7 +230,10 @@ class BatchConsumer(CommittingConsumer):
         self.is_settled = True
         if tps:
             if self._pump is None:
-                self._pump = Pump(self.app.data_plane_config(), self.limits.fetch_max_records, self.app.on_gap)
+                self._pump = Pump(
+                    self.app.data_plane_config(), self.limits.fetch_max_records, self.limits.gather_ms / 1000,
+                    self.app.on_gap,
+                )  # fmt: skip
             start = {tp: reset if offset is None else offset for tp, offset in committed.items()}
             await self.app.on_data_thread(self._pump.assign, start, epoch)
             if self._exactly_once is not None:

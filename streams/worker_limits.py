@@ -16,16 +16,21 @@ __all__ = ["ROUND_TRIP_S", "downstream_s", "limits_of", "pool_threads"]
 #: What a broker and a consumer add to the producer's linger before a prediction is seen: Kafka's own round trip.
 ROUND_TRIP_S = 0.002
 
-# The linger where a stage has a target for its latency: as short as pays (performance at 20,000 events/s breaks down
-# at 0, since every few records become a request).
-_TARGET_LINGER_MS = 1.0
+# How long events are gathered before the fetch, and predictions in the producer, where a stage has a target for its
+# latency: as short as pays.
+_TARGET_GATHER_MS = 1.0
+_TARGET_LINGER_MS = 0.5
 
 
 def limits_of(spec: PipelineSpec, limits: EngineLimits | None = None) -> EngineLimits:
     """Return the limits of a worker of a pipeline, made of the default ones or of others."""
     limits = limits or EngineLimits()
     if any(stage.infer and stage.infer.batch.target_p99_ms is not None for stage in spec.stages):
-        limits = replace(limits, linger_ms=min(limits.linger_ms, _TARGET_LINGER_MS))
+        limits = replace(
+            limits,
+            gather_ms=min(limits.gather_ms, _TARGET_GATHER_MS),
+            linger_ms=min(limits.linger_ms, _TARGET_LINGER_MS),
+        )
     if spec.transaction_interval_ms is not None:
         limits = replace(limits, transaction_interval_ms=spec.transaction_interval_ms)
     return limits

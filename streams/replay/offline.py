@@ -170,6 +170,7 @@ class _Run:
             on_batch=self._note,
         )
         self._n_fetched = 0
+        self._rests_until_s = 0.0
 
     def run(self) -> OfflineRun:
         """Fetch, compute and wait, until every event is settled."""
@@ -187,10 +188,14 @@ class _Run:
 
     def _fetch(self) -> int:
         """Take up what is there, as far as there is room."""
+        if self._clock() < self._rests_until_s:
+            return 0
         start = self._n_fetched
         n_there = int(np.searchsorted(self._there_s, self._clock(), "right")) - start
         n_rows = min(n_there, self._limits.fetch_max_records) if self._room > 0 else 0
         if n_rows:
+            if n_rows < self._limits.fetch_max_records:
+                self._rests_until_s = self._clock() + self._limits.gather_ms / 1000
             rows = slice(start, start + n_rows)
             self._clock.spend(self._costs.fetch.seconds(n_rows))
             self._engine.add(list(self._values[rows]), list(self._keys[rows]), self._timestamps_ms[rows])
@@ -203,7 +208,7 @@ class _Run:
         if due_in_s is not None:
             moments_s.append(self._clock() + due_in_s)
         if self._room > 0 and self._n_fetched < len(self._values):
-            moments_s.append(float(self._there_s[self._n_fetched]))
+            moments_s.append(max(float(self._there_s[self._n_fetched]), self._rests_until_s))
         next_s = min(moments_s)
         if next_s < float("inf"):
             self._clock.advance_to(next_s)

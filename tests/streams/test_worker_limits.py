@@ -20,12 +20,14 @@ def pipeline(*batches: dict[str, Any], **options: Any) -> Pipeline:
     return made.to("out")
 
 
-def test_a_target_of_any_stage_shortens_the_linger() -> None:
+def test_a_target_of_any_stage_shortens_how_long_is_gathered() -> None:
     with_target = pipeline({}, {"target_p99_ms": 20}).spec
-    assert [limits_of(spec).linger_ms for spec in (pipeline({}).spec, with_target)] == [5, 1]
-    assert limits_of(with_target, EngineLimits(linger_ms=0.5)).linger_ms == 0.5
-    assert downstream_s(limits_of(with_target)) == pytest.approx(0.003)
-    assert outside_costs(with_target)["linger_s"] == 0.001
+    found = [limits_of(spec) for spec in (pipeline({}).spec, with_target)]
+    assert [(limits.gather_ms, limits.linger_ms) for limits in found] == [(4, 1), (1, 0.5)]
+    shorter = limits_of(with_target, EngineLimits(gather_ms=0.3, linger_ms=0.2))
+    assert (shorter.gather_ms, shorter.linger_ms) == (0.3, 0.2)
+    assert downstream_s(limits_of(with_target)) == pytest.approx(0.0025)
+    assert outside_costs(with_target)["linger_s"] == 0.0005
 
 
 @pytest.mark.parametrize(("in_flight", "n"), [([1], 0), ([1, 2], 2), ([2, 3], 5), ([8, 8], 6)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from modelstream.streams.pipeline import Pipeline, filter_events, infer
 from modelstream.streams.replay import offline
 from modelstream.streams.replay.costs import Costs, Line, measure_costs, read_costs
 from modelstream.streams.replay.offline import OfflineRun, run_offline
+from modelstream.streams.worker_limits import limits_of
 
 NOTHING = Line()
 MS = 1e-3
@@ -39,13 +41,20 @@ def records(n: int) -> list[bytes | None]:
 
 
 def run(
-    pipeline: Pipeline, due_ms: list[float], line: Line, values: list[bytes | None] | None = None, **costs: Any
+    pipeline: Pipeline,
+    due_ms: list[float],
+    line: Line,
+    values: list[bytes | None] | None = None,
+    *,
+    gather_ms: float = 1e-6,
+    **costs: Any,
 ) -> OfflineRun:
     due_us = (np.array(due_ms) * 1000).astype(np.int64)
     given = {"fetch": NOTHING, "decode": NOTHING, "produce": NOTHING, **costs}
     values = records(len(due_ms)) if values is None else values
     stages = {"known": NOTHING, "weigh": line}
-    return run_offline(pipeline.build(), values, [b"k"] * len(values), due_us, Costs(stages=stages, **given))
+    limits = replace(limits_of(pipeline.spec), gather_ms=gather_ms)
+    return run_offline(pipeline.build(), values, [b"k"] * len(values), due_us, Costs(stages=stages, **given), limits)
 
 
 def sizes_and_reasons(found: OfflineRun) -> list[tuple[int, str]]:
@@ -58,6 +67,12 @@ def test_what_comes_while_a_batch_is_computed_is_the_next_one(make_pipeline: Cal
     assert found.latency_s * 1000 == pytest.approx([1, 1.5, 1.3, 2.2, 1.5, 1])
     assert found.seconds * 1000 == pytest.approx(10)
     assert [batch.finished_s * 1000 for batch in found.batches] == pytest.approx([1, 2, 3, 4, 10])
+
+
+def test_a_fetch_soon_after_another_waits_for_what_comes_meanwhile(make_pipeline: Callable[..., Pipeline]) -> None:
+    found = run(make_pipeline(), [0, 1, 2, 9], Line(fixed_s=0.5 * MS), gather_ms=4)
+    assert sizes_and_reasons(found) == [(1, "idle"), (2, "idle"), (1, "idle")]
+    assert found.latency_s * 1000 == pytest.approx([0.5, 3.5, 2.5, 0.5])
 
 
 def test_costs_around_the_model_and_the_linger_count(make_pipeline: Callable[..., Pipeline]) -> None:
@@ -130,7 +145,7 @@ def test_a_target_counts_what_a_worker_counts_after_the_batch(
     for batch in ({"target_p99_ms": 20}, {}):
         run(make_pipeline(**batch), [0], NOTHING, linger_s=7 * MS, path_out_s=50 * MS)
     # The linger that it has, and 2 ms: nobody tells a worker how far its consumers are.
-    assert counted_s == pytest.approx([0.003, 0.007])
+    assert counted_s == pytest.approx([0.0025, 0.003])
 
 
 def test_all_at_once_come_in_full_batches(make_pipeline: Callable[..., Pipeline]) -> None:

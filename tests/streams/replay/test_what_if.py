@@ -20,6 +20,7 @@ from modelstream.streams.replay.arrivals import Pace
 from modelstream.streams.replay.costs import Costs, Line
 from modelstream.streams.replay.offline import run_offline
 from modelstream.streams.replay.what_if import WhatIf, calibrate, grid, predict
+from modelstream.streams.worker_limits import limits_of
 
 MS = 1e-3
 N = 600
@@ -50,7 +51,9 @@ def test_it_is_what_an_offline_run_of_that_setting_takes(
 ) -> None:
     found = predict(make_pipeline(max_size=64).build(), VALUES, DUE_US, COSTS, setting)
     keys = {name: value for name, value in setting.items() if name != "threads"}
-    run = run_offline(make_pipeline(**{"max_size": 64} | keys).build(), VALUES, [None] * N, DUE_US, COSTS)
+    built = make_pipeline(**{"max_size": 64} | keys).build()
+    costs = COSTS.model_copy(update={"linger_s": limits_of(built.spec).linger_ms * MS})
+    run = run_offline(built, VALUES, [None] * N, DUE_US, costs)
     p50, p99 = np.percentile(run.latency_s[N // 4 :] * 1000, [50, 99])
     assert (found.p50_ms, found.p99_ms) == pytest.approx((p50, p99))
     assert found.mean_batch == pytest.approx(N / len(run.batches))
@@ -92,13 +95,14 @@ def test_the_way_through_kafka_takes_no_throughput(make_pipeline: Callable[..., 
 
 
 def test_a_target_brings_the_workers_shorter_linger(make_pipeline: Callable[..., Pipeline]) -> None:
-    slow = COSTS.model_copy(update={"linger_s": 5 * MS})
+    slow = COSTS.model_copy(update={"linger_s": 1 * MS})
     few_us = np.arange(N) * 20_000  # one at a time: each prediction waits for the whole linger
     free, aimed = make_pipeline().build(), make_pipeline(target_p99_ms=50).build()
     with_target = predict(free, VALUES, few_us, slow, {"target_p99_ms": 50})
-    assert predict(free, VALUES, few_us, slow, {}).p50_ms - with_target.p50_ms == pytest.approx(4)
-    without = predict(aimed, VALUES, few_us, COSTS, {"target_p99_ms": None})
-    assert without.p50_ms - predict(aimed, VALUES, few_us, COSTS, {}).p50_ms == pytest.approx(4)
+    assert predict(free, VALUES, few_us, slow, {}).p50_ms - with_target.p50_ms == pytest.approx(0.5)
+    quick = COSTS.model_copy(update={"linger_s": 0.5 * MS})
+    without = predict(aimed, VALUES, few_us, quick, {"target_p99_ms": None})
+    assert without.p50_ms - predict(aimed, VALUES, few_us, quick, {}).p50_ms == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
