@@ -1,0 +1,84 @@
+"""The fetching consumer: how it gathers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from faust.types import TP
+from support.kafka_tools import Outgoing, produce_all
+
+from modelstream.streams import pump as pump_module
+from modelstream.streams.pump import Pump
+from modelstream.streams.records import RecordBatch
+
+pytestmark = pytest.mark.kafka
+
+
+class Rests:
+    """A pump on one partition, its waits between two fetches noted instead of waited."""
+
+    def __init__(
+        self, bootstrap: str, topic: str, gather_s: float, max_records: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._bootstrap, self._topic = bootstrap, topic
+        self.waits_s: list[float] = []
+        monkeypatch.setattr(pump_module, "sleep", self.waits_s.append)
+        self.pump = Pump({"bootstrap.servers": bootstrap, "group.id": topic}, max_records, gather_s)
+        self.pump.assign({TP(topic, 0): 0}, 1)
+
+    def fetch_new(self, n_records: int = 1) -> RecordBatch:
+        produce_all(self._bootstrap, self._topic, [Outgoing(b"{}")] * n_records)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if batches := self.pump.fetch(0.1):
+                return batches[0]
+        raise AssertionError("no record came")
+
+
+@pytest.fixture
+def make_rests(
+    kafka: Any, make_topics: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Rests]]:
+    made: list[Rests] = []
+
+    def make(gather_s: float, max_records: int = 100) -> Rests:
+        made.append(Rests(kafka.bootstrap, *make_topics(kafka, "events"), gather_s, max_records, monkeypatch))
+        return made[-1]
+
+    yield make
+    for rests in made:
+        rests.pump.close()
+
+
+def test_who_comes_alone_is_not_kept(make_rests: Callable[..., Rests]) -> None:
+    rests = make_rests(0.001)
+    for _ in range(3):
+        batch = rests.fetch_new()
+        batch.let_go(1)
+        time.sleep(0.002)
+    assert rests.waits_s == []
+
+
+def test_a_fetch_soon_after_another_waits_for_what_comes_meanwhile(make_rests: Callable[..., Rests]) -> None:
+    rests = make_rests(60.0)
+    rests.fetch_new().let_go(1)
+    rests.fetch_new().let_go(1)
+    assert rests.waits_s
+    assert all(0 < wait_s <= 60.0 for wait_s in rests.waits_s)
+
+
+def test_work_is_not_kept_waiting_by_the_gathering(make_rests: Callable[..., Rests]) -> None:
+    rests = make_rests(60.0)
+    rests.fetch_new()  # which stays to be worked on
+    assert rests.pump.fetch(60.0) == []
+    assert rests.waits_s == []
+
+
+def test_after_a_full_fetch_the_next_comes_at_once(make_rests: Callable[..., Rests]) -> None:
+    rests = make_rests(60.0, max_records=1)
+    rests.fetch_new(2).let_go(1)
+    rests.fetch_new().let_go(1)
+    assert rests.waits_s == []
