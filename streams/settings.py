@@ -40,7 +40,7 @@ class EngineLimits:
     #: Milliseconds a broker waits for data before it answers an empty fetch.
     fetch_wait_max_ms: int = 100
     #: Milliseconds from a fetch that took all there was to the next: what comes meanwhile becomes one batch. A batch
-    #: costs as much as some 100 events, so at a low rate this is what the CPU depends on. Who comes alone is not kept.
+    #: costs as much as some 100 events, so at a low rate this is what the CPU depends on. An event alone is not kept.
     gather_ms: float = 4
     #: Events between the fetch and the producer, over all partitions: two of the largest fetches, so that the data
     #: thread never idles.
@@ -74,7 +74,7 @@ class EngineLimits:
     transaction_timeout_s: float = 10.0
     #: Milliseconds the producer gathers records, those of several batches too. Never 0: a produce request per few
     #: records starves the broker (p50 of 1.3 s at 20,000 events per second).
-    linger_ms: float = 1
+    linger_ms: float = 5
     #: Seconds without a heartbeat after which Kafka gives a worker's partitions away; Kafka's own minimum is 6.
     session_timeout_s: float = 6.0
 

@@ -18,7 +18,7 @@ ROUND_TRIP_S = 0.002
 
 # How long events are gathered before the fetch, and predictions in the producer, where a stage has a target for its
 # latency: as short as pays.
-_TARGET_GATHER_MS = 1.0
+_TARGET_GATHER_MS = 2.0
 _TARGET_LINGER_MS = 0.5
 
 

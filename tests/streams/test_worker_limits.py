@@ -23,7 +23,7 @@ def pipeline(*batches: dict[str, Any], **options: Any) -> Pipeline:
 def test_a_target_of_any_stage_shortens_how_long_is_gathered() -> None:
     with_target = pipeline({}, {"target_p99_ms": 20}).spec
     found = [limits_of(spec) for spec in (pipeline({}).spec, with_target)]
-    assert [(limits.gather_ms, limits.linger_ms) for limits in found] == [(4, 1), (1, 0.5)]
+    assert [(limits.gather_ms, limits.linger_ms) for limits in found] == [(4, 5), (2, 0.5)]
     shorter = limits_of(with_target, EngineLimits(gather_ms=0.3, linger_ms=0.2))
     assert (shorter.gather_ms, shorter.linger_ms) == (0.3, 0.2)
     assert downstream_s(limits_of(with_target)) == pytest.approx(0.0025)
