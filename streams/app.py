@@ -263,10 +263,13 @@ class App(faust.App):
         if self._confirming is None:
             self._confirming = asyncio.ensure_future(self._confirm(finish))
             patience_s = self.limits.drain_timeout_s
-        await asyncio.wait({self._confirming}, timeout=patience_s)
-        if self._confirming.done():
-            confirmed, self._confirming = self._confirming, None
-            confirmed.result()
+        # Of two that wait for the same one, the first to be told lets go of it.
+        confirming = self._confirming
+        await asyncio.wait({confirming}, timeout=patience_s)
+        if confirming.done():
+            if self._confirming is confirming:
+                self._confirming = None
+            confirming.result()
 
     async def _confirm(self, finish: Callable[[Ticket, int], None]) -> None:
         # A task of its own: who waits for it may give up, and the rows must be booked all the same.

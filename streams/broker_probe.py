@@ -24,6 +24,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import KafkaError as KafkaCode
 from faust.types import TP
 
 from modelstream.streams.cluster import SILENT_LOGGER
@@ -145,8 +146,8 @@ async def ask_for_partitions(consumer: AIOKafkaConsumer, topics: Iterable[str]) 
     raise problem
 
 
-def has_record(config: Mapping[str, Any], tp: TP, offset: int) -> bool:
-    """Whether a partition has a record to read at an offset or after it; False where nobody says so in time.
+def has_record(config: Mapping[str, Any], tp: TP, offset: int) -> bool | None:
+    """Whether a partition has a record to read at an offset or after it; None where nobody says in time.
 
     Where a partition ends is not enough to know: transactions leave marks behind the last record, which take offsets
     and are never read.
@@ -155,6 +156,8 @@ def has_record(config: Mapping[str, Any], tp: TP, offset: int) -> bool:
     try:
         consumer.assign([TopicPartition(tp.topic, tp.partition, offset)])
         message = consumer.poll(_RECORD_TIMEOUT_S)
-        return message is not None and message.error() is None
+        if message is None or message.error() is None:
+            return None if message is None else True
+        return False if message.error().code() == KafkaCode._PARTITION_EOF else None
     finally:
         consumer.close()

@@ -170,20 +170,21 @@ class Delivery:
                     break
                 except BufferError:
                     at = len(output.values) - length_hint(values) - 1
-                    self._produce_when_room(topic, output.values[at], output.keys[at])
+                    self._produce_when_room(output, output.values[at], output.keys[at])
         else:
             for key, value, headers in zip(output.keys, output.values, output.headers, strict=True):
-                self._produce_when_room(topic, value, key, headers=headers)
+                self._produce_when_room(output, value, key, headers=headers)
 
-    def _produce_when_room(self, *record: Any, **options: Any) -> None:
+    def _produce_when_room(self, output: Output, *record: Any, **options: Any) -> None:
         # librdkafka's queue is the bound on what is under way. An unreachable broker lets the records in it fail after
-        # message.timeout.ms, so this ends by itself.
-        while not self._stopping.is_set():
+        # message.timeout.ms, so this ends by itself; sooner where the client is to be replaced, and the batch with it.
+        while not self._stopping.is_set() and any(ticket.live for ticket, _ in output.owed):
             try:
-                self._producer.produce(*record, **options)
+                self._producer.produce(output.topic, *record, **options)
                 return
             except BufferError:
                 self._producer.poll(_FULL_POLL_S)
+                self._look_for_broker(len(self._producer))
 
     def _on_failed_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

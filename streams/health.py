@@ -45,6 +45,9 @@ _TOPIC_GRACE_S = 5.0
 # tried to connect several times.
 _LOST_AFTER_S = 5.0
 
+# How often clients are replaced within the watchdog's limit, one time after the other. After that new ones do not help.
+_MAX_RENEWALS = 3
+
 # How often to ask whether the group has shared out all partitions. Only where twice in a row it has not is something
 # done: the leader sees new ones in a second.
 _UNSHARED_EVERY_S = 5.0
@@ -75,7 +78,7 @@ class Health(Service):
         self._ends_at = 0.0
         self._ends_every_s = min(_ENDS_EVERY_S, self._watchdog.limit_s / _ENDS_PER_LIMIT)
         self._missing_since: float | None = None
-        self._renewed_at = 0.0
+        self._renewed_at, self._n_renewals = 0.0, 0
         self._is_unshared = False
         self._unshared_asked_at = self._settled_at = monotonic()
         self._settle_limit_s = _REBALANCES_PER_LIMIT * max(
@@ -104,6 +107,8 @@ class Health(Service):
             problems.append("rebalancing, or after a failed transaction: nothing is read for now")
         if self.broker.problem is not None:
             problems.append(self.broker.problem)
+        elif self._consumer.lost_broker_at is not None:
+            problems.append("a librdkafka client has no broker")
         if self._stalled:
             problems.append(f"no progress on {_names(self._stalled)}")
         return problems
@@ -117,7 +122,7 @@ class Health(Service):
             self._ask_for_a_turn()
             await self._ask_broker()
             await self._look_for_settling()
-            self._look_for_lost_clients()
+            await self._look_for_lost_clients()
             await self._look_for_stalls()
 
     def _ask_for_a_turn(self) -> None:
@@ -195,15 +200,20 @@ class Health(Service):
     async def _end(self, problem: str) -> None:
         await self._app.crash(BrokerUnavailable(self._app.settings.bootstrap, problem))
 
-    def _look_for_lost_clients(self) -> None:
+    async def _look_for_lost_clients(self) -> None:
         lost_at, answers_since = self._consumer.lost_broker_at, self.broker.answers_since
         if lost_at is None or answers_since is None or self._app.should_stop or not self._consumer.is_settled:
             return
-        if lost_at > max(answers_since, self._renewed_at) + _LOST_AFTER_S:
-            logger.warning("a librdkafka client has lost its broker; reading anew with a new one")
-            self._renewed_at = monotonic()
-            self._watchdog.rest()
-            self._consumer.read_anew()
+        if lost_at <= max(answers_since, self._renewed_at) + _LOST_AFTER_S:
+            return
+        now = monotonic()
+        self._n_renewals = self._n_renewals + 1 if now - self._renewed_at < self._watchdog.limit_s else 1
+        self._renewed_at = now
+        if self._n_renewals > _MAX_RENEWALS:
+            await self._end("librdkafka finds no broker, though one answers; does it refuse new connections?")
+            return
+        logger.warning("a librdkafka client has lost its broker; reading anew with a new one")
+        self._consumer.read_anew()
 
     async def _look_for_stalls(self) -> None:
         if self.broker.is_away or self._app.should_stop or not self._consumer.is_settled:
@@ -232,8 +242,9 @@ class Health(Service):
         self._ends = {TP(*tp): end for tp, end in found.items()}
 
     async def _is_unread(self, tp: TP, position: int) -> bool:
-        if await asyncio.to_thread(has_record, self._app.data_plane_config(), tp, position):
-            return True
+        found = await asyncio.to_thread(has_record, self._app.data_plane_config(), tp, position)
+        if found is not False:
+            return bool(found)
         # Only marks of transactions, or records that nobody may read yet. Look again when there is more.
         self._consumer.note_nothing_before(tp, self._ends.get(tp, position))
         return False

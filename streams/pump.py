@@ -124,7 +124,8 @@ class Pump:
             sleep(rest_s)
         first = self._consumer.poll(0 if self._given else timeout_s)
         if first is None:
-            for topic in self._topics:
+            # It waits for the answer, and so not while there is something to do.
+            for topic in () if self._given else self._topics:
                 self.lost_broker.ask(self._consumer, topic)
             return []
         batches: dict[TP, RecordBatch] = {}

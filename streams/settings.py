@@ -59,7 +59,7 @@ class EngineLimits:
     #: Seconds a commit waits for the broker to confirm the outputs before it is left to the next commit.
     confirm_timeout_s: float = 2.0
     #: Seconds that an output may wait for the broker's confirmation before the worker gives up on it; Kafka's own
-    #: default. An outage, and then `stall_timeout_s`, after which a producer that does not come back is replaced.
+    #: default. The longest outage that a worker lives through.
     delivery_timeout_s: float = 120.0
     #: Seconds without progress on a partition that has something to read, after which it is read anew; after as long
     #: again the worker ends. More than a model may take for a batch.

@@ -31,6 +31,7 @@ from mode import Service
 
 from modelstream.streams.batch_stream import BatchMessage, batch_topic
 from modelstream.streams.committing import CommittingConsumer
+from modelstream.streams.delivery import Delivery
 from modelstream.streams.fetch_window import FetchWindow
 from modelstream.streams.health import Health
 from modelstream.streams.ledger import Ticket
@@ -166,8 +167,11 @@ class BatchConsumer(CommittingConsumer):
     @property
     def lost_broker_at(self) -> float | None:
         """When a librdkafka client was last found to have no broker; None where all have one, as far as is known."""
-        clients = [self.app.delivery, *([] if self._pump is None else [self._pump])]
-        return max((client.lost_broker.at for client in clients if client.lost_broker.at is not None), default=None)
+        clients: list[Delivery | Pump] = [] if self._pump is None else [self._pump]
+        if self._exactly_once is None:  # else a transaction fails, and has its own new producer
+            clients.append(self.app.delivery)
+        # The data thread may change them meanwhile.
+        return max((at for client in clients if (at := client.lost_broker.at) is not None), default=None)
 
     @Service.task
     async def _show_activity(self) -> None:

@@ -30,7 +30,7 @@ def fetch_and_stop(pump, timeout_s):
 Pump.fetch = fetch_and_stop
 """
 
-#: Gives the first client of a kind a broker that is not there: how one looks that has lost it for good.
+#: Gives the first clients of a kind a broker that is not there: how one looks that has lost it for good.
 _LOSES_BROKER = """\
 from modelstream.streams import {module} as place
 
@@ -38,7 +38,7 @@ class Lost(place.{client}):
     n_made = 0
     def __init__(self, config, **options):
         Lost.n_made += 1
-        nowhere = {{"bootstrap.servers": "127.0.0.1:9"}} if Lost.n_made == 1 else {{}}
+        nowhere = {{"bootstrap.servers": "127.0.0.1:9"}} if Lost.n_made <= {n_lost} else {{}}
         super().__init__({{**config, **nowhere}}, **options)
 
 place.{client} = Lost
@@ -66,18 +66,39 @@ def test_a_fetch_that_stops_is_started_again(make_stream: Callable[..., KnownStr
     assert stream.outcome(range(200)).is_clean
 
 
-@pytest.mark.parametrize(("module", "client"), [("delivery", "Producer"), ("pump", "Consumer")])
+#: As many records as the producer takes until it is full, and has the data thread wait.
+_SMALL_QUEUE = """
+worker_limits.EngineLimits = functools.partial(worker_limits.EngineLimits, max_unsent_records=10)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "client", "more"),
+    [("delivery", "Producer", ""), ("delivery", "Producer", _SMALL_QUEUE), ("pump", "Consumer", "")],
+)
 def test_a_client_that_has_lost_its_broker_is_replaced(
-    make_stream: Callable[..., KnownStream], module: str, client: str
+    make_stream: Callable[..., KnownStream], module: str, client: str, more: str
 ) -> None:
     stream = make_stream()
     stream.send(range(100))
     # The watchdog alone would not help within the test: it sees nothing as long as records are fetched.
-    with impatient(stream, _LOSES_BROKER.format(module=module, client=client), stall_timeout_s=600) as worker:
+    code = _LOSES_BROKER.format(module=module, client=client, n_lost=1) + more
+    with impatient(stream, code, stall_timeout_s=600) as worker:
         stream.wait_until_committed(worker)
         assert "a librdkafka client has lost its broker; reading anew" in worker.log_tail()
         worker.stop()
     assert stream.outcome(range(100)).is_clean
+
+
+def test_where_new_clients_find_no_broker_either_the_worker_ends(make_stream: Callable[..., KnownStream]) -> None:
+    stream = make_stream()
+    stream.send(range(100))
+    code = _LOSES_BROKER.format(module="pump", client="Consumer", n_lost=99)
+    with (
+        impatient(stream, code, stall_timeout_s=600) as worker,
+        pytest.raises(WorkerFailed, match="librdkafka finds no broker, though one answers"),
+    ):
+        stream.wait_until_committed(worker, deadline_s=100)
 
 
 def test_a_model_that_hangs_ends_the_worker_and_the_message_names_the_partition(
