@@ -75,7 +75,8 @@ def _markdown(found: Mapping[str, Any]) -> Iterator[str]:
     machines = environments(found)
     yield "# Benchmark results"
     yield ""
-    yield "Made by `make bench`, or with more runs by `make bench-full`; [the method](../README.md). Medians of interleaved runs."
+    yield "Made by `make bench`, or with more runs by `make bench-full`; [the method](../README.md)."
+    yield "Medians of interleaved runs."
     for i, machine in enumerate(machines, 1):
         yield from _machine(machine, f"Environment {i}: " if len(machines) > 1 else "")
     if found.get("throughput"):
