@@ -48,7 +48,7 @@ class Ticket:
 class _Partition:
     """The queue of one partition's open tickets, and how far it has come."""
 
-    __slots__ = ("committable", "committed", "finished_rows", "given_up", "open", "opened_to")
+    __slots__ = ("committable", "committed", "finished_rows", "gap", "given_up", "open", "opened_to")
 
     def __init__(self, start_offset: int | None) -> None:
         self.open: deque[Ticket] = deque()
@@ -58,10 +58,15 @@ class _Partition:
         self.finished_rows = 0
         #: End of the last batch that was opened.
         self.opened_to: int | None = None
+        #: The last gap that was passed over: the end of the batch before it, and where it ends itself.
+        self.gap: tuple[int | None, int] | None = None
 
     def advance(self) -> None:
         while self.open and self.open[0].unfinished == 0:
             self.committable = self.open.popleft().end_offset
+        # Not before all that was read before the gap has been opened, and is finished.
+        if self.gap is not None and not self.open and not self.given_up and self.gap[0] == self.opened_to:
+            self.committable = self.gap[1]
 
     def give_up(self) -> int:
         self.given_up = True
@@ -154,6 +159,26 @@ class Ledger(Generic[PartitionT]):
         ticket = Ticket(state, end_offset, n_rows)
         state.open.append(ticket)
         return ticket
+
+    def pass_over(self, partition: PartitionT, end_offset: int, *, follows: int | None) -> None:
+        """Book a gap: records that are not there any more. It may be committed like a batch that is finished.
+
+        Else a worker that is started again would meet the gap again; and where it goes on at the end, as it is then, it
+        would pass over records that have come since.
+
+        Parameters
+        ----------
+        partition : hashable
+            The partition; one that is not assigned is passed over.
+        end_offset : int
+            Where reading goes on.
+        follows : int, optional
+            Where the batch read before it ended; None where there is none since `assign`.
+        """
+        state = self._partitions.get(partition)
+        if state is not None:
+            state.gap = (follows, end_offset)
+            state.advance()
 
     def finish(self, ticket: Ticket, n_rows: int) -> None:
         """Book rows whose prediction or dead letter the broker confirmed, or that were filtered.

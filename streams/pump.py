@@ -48,6 +48,9 @@ class Gap(NamedTuple):
     tp: TP
     start: int
     end: int
+    #: Where the batch before it ended; None where there is none under this assignment, whose epoch is the other.
+    follows: int | None
+    epoch: int
 
     @property
     def n_records(self) -> int:
@@ -199,7 +202,7 @@ class Pump:
         to = at if at >= low else low if self._on_gap == "earliest" else high
         if to > at:
             logger.warning("%s: records %d to %d are gone, going on from %d", place, at, low - 1, to)
-            self.gaps.append(Gap(tp, at, to))
+            self.gaps.append(Gap(tp, at, to, self._ends.get(tp), self._epoch))
         self._positions[tp] = to
         self._consumer.incremental_unassign([here])
         self._consumer.incremental_assign([TopicPartition(tp.topic, tp.partition, to)])

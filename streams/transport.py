@@ -141,7 +141,9 @@ class BatchConsumer(CommittingConsumer):
         while pump.gaps:
             gap = pump.gaps.popleft()
             self.app.counters.gap_records += gap.n_records
-            self.note_nothing_before(gap.tp, gap.end)
+            if gap.epoch == self._epoch:
+                self.note_nothing_before(gap.tp, gap.end)
+                self.ledger.pass_over(gap.tp, gap.end, follows=gap.follows)
 
     def note_nothing_before(self, tp: TP, offset: int) -> None:
         """Note that a partition holds nothing to read before an offset."""

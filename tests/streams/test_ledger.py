@@ -117,3 +117,32 @@ def test_rows_finished_in_any_order_commit_the_contiguous_prefix(sizes: list[int
         finished = next((i for i, n in enumerate(left) if n), len(left))
         assert ledger.committable("p") == (ends[finished - 1] if finished else None)
     assert ledger.is_idle
+
+
+def test_a_gap_is_committed_once_all_before_it_is_opened_and_finished() -> None:
+    ledger: Ledger[str] = Ledger()
+    ledger.assign({"p": 5, "q": 5})
+    ledger.pass_over("q", 50, follows=None)
+    assert ledger.committable("q") == 50
+    ledger.finish(ledger.open("p", 10, 1), 1)
+    ledger.pass_over("p", 90, follows=20)  # of a batch that was fetched and is not opened yet
+    assert ledger.committable("p") == 10
+    second = ledger.open("p", 20, 2, follows=10)
+    assert ledger.committable("p") == 10
+    ledger.finish(second, 2)
+    assert ledger.committable("p") == 90
+    third = ledger.open("p", 95, 1, follows=20)
+    assert ledger.committable("p") == 90
+    ledger.finish(third, 1)
+    assert ledger.committable("p") == 95
+
+
+def test_a_gap_behind_batches_that_were_given_up_is_not_committed() -> None:
+    ledger: Ledger[str] = Ledger()
+    ledger.assign({"p": 5})
+    batch = ledger.open("p", 10, 1)
+    ledger.pass_over("p", 90, follows=10)
+    ledger.abandon()
+    ledger.finish(batch, 1)
+    ledger.pass_over("p", 90, follows=10)
+    assert ledger.committable("p") is None
