@@ -155,6 +155,8 @@ def _supervise(parent: int, folder: Path, log: Path, grace_s: float, cwd: Path, 
             time.sleep(_POLL_S)
     finally:
         _end(server, grace_s)
+    # It ends by itself now; what is raised while Python ends would be written to stderr.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if os.getppid() != parent:
         shutil.rmtree(folder, ignore_errors=True)
     return server.returncode
