@@ -156,8 +156,11 @@ def has_record(config: Mapping[str, Any], tp: TP, offset: int) -> bool | None:
     try:
         consumer.assign([TopicPartition(tp.topic, tp.partition, offset)])
         message = consumer.poll(_RECORD_TIMEOUT_S)
-        if message is None or message.error() is None:
-            return None if message is None else True
-        return False if message.error().code() == KafkaCode._PARTITION_EOF else None
+        if message is None:
+            return None
+        error = message.error()
+        if error is None:
+            return True
+        return False if error.code() == KafkaCode._PARTITION_EOF else None
     finally:
         consumer.close()

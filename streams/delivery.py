@@ -58,6 +58,11 @@ class Output:
     headers: Sequence[Headers] | None = None
     lineage: Lineage | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is due for any batch whose partition was not given up meanwhile."""
+        return any(ticket.live for ticket, _ in self.owed)
+
 
 class Outlet(Protocol):
     """Where a stage's outputs go."""
@@ -107,7 +112,7 @@ class Delivery:
             If the broker refused a record for good.
         """
         # A batch whose partition was given up meanwhile is another worker's business.
-        if not any(ticket.live for ticket, _ in output.owed):
+        if not output.is_ours:
             return
         self._topic = output.topic
         self._n_produced += len(output.values)
@@ -178,11 +183,13 @@ class Delivery:
     def _produce_when_room(self, output: Output, *record: Any, **options: Any) -> None:
         # librdkafka's queue is the bound on what is under way. An unreachable broker lets the records in it fail after
         # message.timeout.ms, so this ends by itself; sooner where the client is to be replaced, and the batch with it.
-        while not self._stopping.is_set() and any(ticket.live for ticket, _ in output.owed):
+        while not self._stopping.is_set():
             try:
                 self._producer.produce(output.topic, *record, **options)
                 return
             except BufferError:
+                if not output.is_ours:
+                    return
                 self._producer.poll(_FULL_POLL_S)
                 self._look_for_broker(len(self._producer))
 

@@ -7,7 +7,6 @@ threads run in an unlucky order (librdkafka#5301; all versions since 2.10).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import monotonic
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -21,33 +20,26 @@ _TIMEOUT_S = 2.0
 
 
 class LostBroker:
-    """Asks a client that is silent whether it has a broker. Used on the client's thread, `since` excepted.
+    """Asks a client that is silent whether it has a broker. Used on the data thread; `at` is read from any."""
 
-    Parameters
-    ----------
-    clock : callable, optional
-        Seconds that only ever grow.
-    """
-
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._asked_at = clock()
+    def __init__(self) -> None:
+        self._asked_at = monotonic()
         #: When the client was last asked and had no broker; None if it had, or was not silent since.
         self.at: float | None = None
 
     def note_life(self) -> None:
         """Note that the client has heard from a broker."""
-        self._asked_at, self.at = self._clock(), None
+        self._asked_at, self.at = monotonic(), None
 
     def ask(self, client: Consumer | Producer, topic: str) -> None:
         """Ask the client for a topic, if it has been silent for a while; waits for it where it has no broker."""
-        if self._clock() - self._asked_at < _ASK_EVERY_S:
+        if monotonic() - self._asked_at < _ASK_EVERY_S:
             return
         try:
             client.list_topics(topic, timeout=_TIMEOUT_S)
         except KafkaException as error:
             # Of a broker that is slow to answer, librdkafka says that it has timed out.
             if error.args[0].code() == KafkaError._TRANSPORT:
-                self._asked_at = self.at = self._clock()
+                self._asked_at = self.at = monotonic()
                 return
         self.note_life()

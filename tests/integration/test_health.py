@@ -44,6 +44,11 @@ class Lost(place.{client}):
 place.{client} = Lost
 """
 
+#: As many records as the producer takes until it is full, and has the data thread wait.
+_SMALL_QUEUE = """
+worker_limits.EngineLimits = functools.partial(worker_limits.EngineLimits, max_unsent_records=10)
+"""
+
 _HANGING = """\
 import time
 
@@ -64,12 +69,6 @@ def test_a_fetch_that_stops_is_started_again(make_stream: Callable[..., KnownStr
         assert "reading anew" in worker.log_tail()
         worker.stop()
     assert stream.outcome(range(200)).is_clean
-
-
-#: As many records as the producer takes until it is full, and has the data thread wait.
-_SMALL_QUEUE = """
-worker_limits.EngineLimits = functools.partial(worker_limits.EngineLimits, max_unsent_records=10)
-"""
 
 
 @pytest.mark.parametrize(

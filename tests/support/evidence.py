@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple, Self
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
-from support.kafka_tools import Outgoing, end_offsets, partitions_of, read_all
+from support.kafka_tools import ORDERED, Outgoing, end_offsets, partitions_of, read_all
 from support.oracle import Dead, Files, Predicted, Sent, write_lines
 from support.streams import KnownStream, known_record, wait_for
 
@@ -72,14 +72,12 @@ class AckedLoad(threading.Thread):
         self.per_s = per_s
         self._config = {
             "bootstrap.servers": stream.bootstrap,
-            "enable.idempotence": True,  # so that a retry keeps the order and adds no record
-            "linger.ms": 5,
+            **ORDERED,
             "message.timeout.ms": int(_MESSAGE_TIMEOUT_S * 1000),
             "message.max.bytes": 20_000_000,
             "queue.buffering.max.messages": 10_000_000,
             "reconnect.backoff.max.ms": 500,
             "topic.metadata.refresh.interval.ms": 2_000,  # to see partitions that are added
-            "log_level": 0,
         }
         self._producer = Producer(self._config)
         self._heard_at = time.monotonic()

@@ -11,6 +11,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 #: For one admin request, or for the next records of a topic; far beyond what a loaded machine takes.
 DEADLINE_S = 30.0
+#: Settings of a producer whose retries keep the order and add no record, also where a new leader refuses at first.
+ORDERED: Mapping[str, str | int | bool] = {"acks": "all", "enable.idempotence": True, "linger.ms": 5, "log_level": 0}
 _LOADING = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -75,9 +77,7 @@ def delete_topics(bootstrap: str, topics: Sequence[str]) -> None:
 def produce_all(bootstrap: str, topic: str, records: Iterable[Outgoing | bytes]) -> int:
     """Write records and wait until the broker has acknowledged every one; return how many there were."""
     failed: list[object] = []
-    # Idempotent, so that a batch that a new leader refuses at first keeps its place.
-    settings = {"acks": "all", "enable.idempotence": True, "linger.ms": 5, "log_level": 0}
-    producer = Producer({"bootstrap.servers": bootstrap, **settings})
+    producer = Producer({"bootstrap.servers": bootstrap, **ORDERED})
     n_records = 0
     for record in records:
         outgoing = Outgoing(record) if isinstance(record, bytes) else record

@@ -11,7 +11,7 @@ from typing import Self
 import orjson
 import pytest
 from confluent_kafka import KafkaError, Message, Producer
-from support.kafka_tools import committed_offsets, end_offsets, read_all
+from support.kafka_tools import ORDERED, committed_offsets, end_offsets, read_all
 from support.streams import KnownStream, known_record, wait_for
 
 from modelstream.streams.worker_process import WorkerProcess
@@ -53,11 +53,9 @@ class LiveLoad(threading.Thread):
         self._producer = Producer(
             {
                 "bootstrap.servers": stream.bootstrap,
-                "enable.idempotence": True,  # so that a retry keeps the order and adds no record
-                "linger.ms": 5,
+                **ORDERED,
                 "message.timeout.ms": int(FLUSH_DEADLINE_S * 1000),
                 "queue.buffering.max.messages": 10_000_000,
-                "log_level": 0,
             }
         )
         self._done = threading.Event()
