@@ -224,8 +224,10 @@ class ExactlyOnce:
             if self._is_closed:
                 return False
             try:
-                rows = await self._run(self._delivery.cut)
-                if not rows:
+                # A gap in the records has an offset to commit, and no rows.
+                is_due = bool(self._committable())
+                rows = await self._run(self._delivery.cut, even_empty=is_due)
+                if not rows and not is_due:
                     return False
                 if not all(ticket.live for ticket, _ in rows):
                     # The drain took too long; the group has these partitions back.
@@ -233,9 +235,7 @@ class ExactlyOnce:
                     return False
                 for ticket, n_rows in rows:
                     consumer.ledger.finish(ticket, n_rows)
-                offsets = {
-                    tp: offset for tp in consumer.ledger.partitions if (offset := consumer.ledger.committable(tp))
-                }
+                offsets = self._committable()
                 await self._run(self._delivery.commit, offsets, self._reads_as)
             except TransactionFailed as error:
                 await self._fail(error)
@@ -247,6 +247,10 @@ class ExactlyOnce:
             self._expulsions.forget()
             await self._run(self._delivery.open)
             return True
+
+    def _committable(self) -> dict[TP, int]:
+        ledger = self._app.consumer.ledger
+        return {tp: offset for tp in ledger.partitions if (offset := ledger.committable(tp)) is not None}
 
     async def _fail(self, error: TransactionFailed) -> None:
         epoch = self._app.consumer.give_up()

@@ -177,8 +177,13 @@ class TransactionalDelivery(Delivery):
             self._is_open = True
             self._produce_due()
 
-    def cut(self) -> list[tuple[Ticket, int]]:
+    def cut(self, *, even_empty: bool = False) -> list[tuple[Ticket, int]]:
         """End the taking in, and return the rows of the transaction; without any, it goes on.
+
+        Parameters
+        ----------
+        even_empty : bool
+            End it without any rows as well: there are offsets to commit.
 
         Raises
         ------
@@ -191,7 +196,7 @@ class TransactionalDelivery(Delivery):
             if self._error is not None:
                 self._is_open = False
                 raise self._error
-            if self._rows:
+            if self._rows or even_empty:
                 self._is_open = False
             return self._take_rows()
 
@@ -201,6 +206,8 @@ class TransactionalDelivery(Delivery):
 
     def commit(self, offsets: Mapping[TP, int], metadata: bytes) -> None:
         """Commit the transaction that was cut, with these offsets, in the name of this member of the group.
+
+        One that nothing was produced in commits the offsets alone.
 
         Raises
         ------
@@ -214,6 +221,9 @@ class TransactionalDelivery(Delivery):
         if self._error is not None:
             raise self._error
         try:
+            if not self._has_begun:
+                self._producer.begin_transaction()
+                self._has_begun = True
             self._retried(deadline, lambda s: self._producer.send_offsets_to_transaction(places, metadata, s))
             self._retried(deadline, lambda s: self._producer.commit_transaction(s))
         except _RAISED as error:

@@ -54,10 +54,11 @@ def test_latest_goes_on_at_the_end(gap: KnownStream) -> None:
     assert gap.outcome(range(500)).lost == {f"e{n}" for n in range(400)}
 
 
-def test_latest_goes_on_from_the_end_as_it_was_when_it_is_started_again(gap: KnownStream) -> None:
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_latest_goes_on_from_the_end_as_it_was_when_it_is_started_again(gap: KnownStream, delivery: str) -> None:
     for numbers in (range(0), range(400, 500)):
         gap.send(numbers)
-        with gap.worker("--set=source.on_gap=latest") as worker:
+        with gap.worker("--set=source.on_gap=latest", f"--set=delivery={delivery}") as worker:
             gap.wait_until_committed(worker)
             assert worker.stats().get("gap_records") == (0 if numbers else 300)
             worker.stop()

@@ -120,6 +120,21 @@ def test_without_rows_there_is_nothing_to_cut_and_the_transaction_goes_on(make_c
     assert (case.seen(), case.committed()) == ([], {0: 1})
 
 
+def test_offsets_without_rows_are_committed_alone_and_what_comes_meanwhile_is_held(
+    make_case: Callable[..., Case],
+) -> None:
+    case = make_case()
+    case.delivery.open()
+    assert case.delivery.cut(even_empty=True) == []
+    case.produce(b"meanwhile")
+    case.commit(1)
+    assert (case.seen("read_uncommitted"), case.committed()) == ([], {0: 1})
+    case.delivery.open()
+    assert len(case.delivery.cut()) == 1
+    case.commit(2)
+    assert (case.seen(), case.committed()) == ([b"meanwhile"], {0: 2})
+
+
 def test_a_full_transaction_is_told_once(make_case: Callable[..., Case]) -> None:
     case = make_case()
     case.delivery.open()
