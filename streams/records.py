@@ -122,8 +122,13 @@ class RecordBatch:
         self.values += map(Message.value, messages)
         self.keys += map(Message.key, messages)
         self._timestamps_ms.append(np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, n))
-        self._offsets.append(np.fromiter(map(Message.offset, messages), np.int64, n))
-        self.end_offset: int = messages[-1].offset() + 1
+        first, last = messages[0].offset(), messages[-1].offset()
+        # Nearly always without a hole, and then nobody needs to ask every record.
+        is_run = last - first == n - 1
+        self._offsets.append(
+            np.arange(first, last + 1) if is_run else np.fromiter(map(Message.offset, messages), np.int64, n)
+        )
+        self.end_offset: int = last + 1
         self.n_bytes += sum(map(len, messages))
         self.n_rows += n
         self.unsent += n

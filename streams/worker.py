@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from modelstream.models.errors import BrokerUnavailable, ModelStreamError
 from modelstream.streams.app import App
 from modelstream.streams.client_log import ClientLogFilter
+from modelstream.streams.event_loop import new_event_loop
 
 __all__ = ["exit_process", "log_to_stderr", "run_worker", "stop_quietly"]
 
@@ -109,6 +110,7 @@ def run_worker(app: App) -> None:
     ModelStreamError
         If the worker failed. What was not confirmed is not committed.
     """
+    asyncio.set_event_loop(new_event_loop())
     worker = _Worker(app, override_logging=False, redirect_stdouts=False, quiet=True)
     worker.spinner = None
     # Where a right was taken away meanwhile, it matters whose.
