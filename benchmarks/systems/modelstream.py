@@ -14,7 +14,7 @@ pipeline: {job.group}
 source: {{topic: {job.input_topic}, event_id: id}}
 stages:
 {more}  - id: score
-    infer: {{models: [model]}}
+    infer: {{models: [model], batch: {{in_flight: {in_flight}}}}}
 sink: {{topic: {job.output_topic}, dead_letter: {job.output_topic}.dead}}
 """
 
@@ -22,6 +22,10 @@ _COLUMNS = """\
   - id: features
     extract: {columns: {features: {dtype: float32, width: 784, separator: ","}}}
 """
+
+#: Micro-batches that are computed at once: as the documentation advises, several where a model takes longer than all the
+#: rest, so that other events are decoded and encoded meanwhile.
+_IN_FLIGHT = {"gbdt-500": 3, "flights": 3}
 
 #: What the outputs are is found by their form: a value, or a vector of several.
 _CONTRACT = """\
@@ -39,14 +43,19 @@ def write_pipeline(job: Job) -> list[str]:
     if job.workload == "flights":
         # The example's own file; only where it reads and writes is another.
         topics = {"pipeline": job.group, "source.topic": job.input_topic, "sink.topic": job.output_topic}
-        given = {**topics, "sink.dead_letter": f"{job.output_topic}.dead"}
+        given = {
+            **topics,
+            "sink.dead_letter": f"{job.output_topic}.dead",
+            "stages[2].infer.batch.in_flight": _IN_FLIGHT[job.workload],
+        }
         return [str(job.model.parent / "pipeline.yaml"), *(f"--set={key}={value}" for key, value in given.items())]
     folder = job.workdir / "models" / "model" / "1"
     folder.mkdir(parents=True)
     shutil.copyfile(job.model, folder / "model.onnx")
     (folder / "model.toml").write_text(_CONTRACT.format(sha256=hashlib.sha256(job.model.read_bytes()).hexdigest()))
     pipeline = job.workdir / "pipeline.yaml"
-    pipeline.write_text(_PIPELINE.format(job=job, more=_COLUMNS if job.workload.endswith("-csv") else ""))
+    more = _COLUMNS if job.workload.endswith("-csv") else ""
+    pipeline.write_text(_PIPELINE.format(job=job, more=more, in_flight=_IN_FLIGHT.get(job.workload, 1)))
     return [str(pipeline)]
 
 
