@@ -23,8 +23,8 @@ _COLUMNS = """\
     extract: {columns: {features: {dtype: float32, width: 784, separator: ","}}}
 """
 
-#: Micro-batches that are computed at once: as the documentation advises, several where a model takes longer than all the
-#: rest, so that other events are decoded and encoded meanwhile.
+#: Micro-batches that are computed at once: as the documentation advises, several where a model takes longer than all
+#: the rest, so that other events are decoded and encoded meanwhile.
 _IN_FLIGHT = {"gbdt-500": 3, "flights": 3}
 
 #: What the outputs are is found by their form: a value, or a vector of several.
