@@ -156,9 +156,7 @@ class TransactionalDelivery(Delivery):
         if not rows:
             return
         try:
-            if not self._has_begun:
-                self._producer.begin_transaction()
-                self._has_begun = True
+            self._begin()
             for output in outputs:
                 self._produce_records(output)
         except _RAISED as error:
@@ -168,6 +166,11 @@ class TransactionalDelivery(Delivery):
         self._n_rows += sum(n_rows for _, n_rows in rows)
         if self._n_rows >= self._max_rows and not was_full:
             self._on_full()
+
+    def _begin(self) -> None:
+        if not self._has_begun:
+            self._producer.begin_transaction()
+            self._has_begun = True
 
     # -- on the thread of the transactions
 
@@ -221,9 +224,7 @@ class TransactionalDelivery(Delivery):
         if self._error is not None:
             raise self._error
         try:
-            if not self._has_begun:
-                self._producer.begin_transaction()
-                self._has_begun = True
+            self._begin()
             self._retried(deadline, lambda s: self._producer.send_offsets_to_transaction(places, metadata, s))
             self._retried(deadline, lambda s: self._producer.commit_transaction(s))
         except _RAISED as error:
