@@ -99,6 +99,23 @@ def test_a_full_queue_is_waited_for(kafka: Any, make_topics: Callable[..., list[
     )
 
 
+def test_what_is_on_kafka_takes_no_memory(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
+    [topic] = make_topics(kafka, "out")
+    # A queue that is full would be looked at as well.
+    delivery = delivery_to(kafka.bootstrap, queue_buffering_max_messages=10_000_000)
+    n_rows = 5000
+
+    def n_kept_after_another() -> int:
+        [ticket] = open_tickets(n_rows)
+        delivery.produce(output(topic, [b"x"] * n_rows, ticket))
+        return len(delivery._producer)
+
+    n_kept_after_another()
+    n_kept_after_another()
+    # The last ones may be on their way still.
+    wait_for(lambda: n_kept_after_another() <= n_rows, "others to be freed", every_s=0.2)
+
+
 def test_a_refused_record_is_an_error_and_confirms_nothing(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
     [narrow] = make_topics(kafka, "narrow", max_message_bytes="100")
     delivery = delivery_to(kafka.bootstrap)
