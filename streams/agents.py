@@ -76,7 +76,9 @@ class StageAgent:
         self._arrived: asyncio.Queue[Any] = asyncio.Queue(WAITING_BATCHES)
         self._called = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        # What the step has room for, and what is on its way to it in calls that are not done.
         self._room_rows = sys.maxsize
+        self._called_rows = 0
 
     def use(self, step: Step) -> None:
         """Set the step. It wakes this agent, so it is made after it."""
@@ -91,10 +93,11 @@ class StageAgent:
     async def __call__(self, stream: AsyncIterator[Any]) -> None:
         """Process the stream until it ends; a failure that is not one row's ends the worker."""
         self._loop = asyncio.get_running_loop()
-        calls: asyncio.Queue[Awaitable[StepResult]] = asyncio.Queue(_CALLS_IN_FLIGHT)
+        calls: asyncio.Queue[tuple[Awaitable[StepResult], int]] = asyncio.Queue()
+        places = asyncio.Semaphore(_CALLS_IN_FLIGHT)
         tasks = [
-            asyncio.create_task(self._crash_unless_it_works(self._call_step(calls))),
-            asyncio.create_task(self._crash_unless_it_works(self._release_in_order(calls))),
+            asyncio.create_task(self._crash_unless_it_works(self._call_step(calls, places))),
+            asyncio.create_task(self._crash_unless_it_works(self._release_in_order(calls, places))),
         ]
         try:
             async for arrived in stream:
@@ -113,22 +116,31 @@ class StageAgent:
         except Exception as error:
             await self._app.crash(error)
 
-    async def _call_step(self, calls: asyncio.Queue[Awaitable[StepResult]]) -> None:
+    async def _call_step(
+        self, calls: asyncio.Queue[tuple[Awaitable[StepResult], int]], places: asyncio.Semaphore
+    ) -> None:
         assert self._step is not None
         while True:
+            await places.acquire()
             await self._called.wait()
             self._called.clear()
-            arrived = []
-            while self._room_rows > 0 and not self._arrived.empty():
+            arrived, n_rows = [], 0
+            while self._room_rows > self._called_rows + n_rows and not self._arrived.empty():
                 arrived.append(self._arrived.get_nowait())
-                self._room_rows -= len(arrived[-1])
-            call = self._app.on_data_thread(self._step, arrived, drain=self._app.is_draining)
+                n_rows += len(arrived[-1])
+            self._called_rows += n_rows
+            calls.put_nowait((self._app.on_data_thread(self._step, arrived, drain=self._app.is_draining), n_rows))
             self._app.consumer.note_call()
-            await calls.put(call)
 
-    async def _release_in_order(self, calls: asyncio.Queue[Awaitable[StepResult]]) -> None:
+    async def _release_in_order(
+        self, calls: asyncio.Queue[tuple[Awaitable[StepResult], int]], places: asyncio.Semaphore
+    ) -> None:
         while True:
-            result = await (await calls.get())
+            call, n_rows = await calls.get()
+            result = await call
+            self._called_rows -= n_rows
+            self._room_rows = result.room_rows
+            places.release()
             await self._release(result)
             self._plan_next_call(result)
 
@@ -137,8 +149,7 @@ class StageAgent:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._room_rows = result.room_rows
-        if result.due_in_s == 0 or (result.room_rows > 0 and not self._arrived.empty()):
+        if result.due_in_s == 0 or (result.room_rows > self._called_rows and not self._arrived.empty()):
             self._called.set()
         elif result.due_in_s is not None:
             self._timer = self._loop.call_later(result.due_in_s, self._called.set)

@@ -70,9 +70,14 @@ class DataThread:
         while (call := self._calls.get()) is not None:
             if call.future.cancelled():
                 continue
-            result, error = None, None
+            result: Any = None
+            error: BaseException | None = None
             try:
                 result = call.run()
+            except StopIteration as raised:
+                # A future does not take it, and whoever waits would wait for good.
+                error = RuntimeError("StopIteration on the data thread")
+                error.__cause__ = raised
             except BaseException as raised:
                 error = raised
             with suppress(RuntimeError):  # the loop is closed: the worker ends

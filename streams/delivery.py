@@ -27,8 +27,7 @@ __all__ = ["Delivery", "Outlet", "Output"]
 
 logger = logging.getLogger(__name__)
 
-# How long to wait for room in librdkafka's queue before trying again: with reports of failures only, nothing tells
-# when there is room. Some 1,000 records leave the queue in that time.
+# How long one wait for room in librdkafka's queue lasts. Some 1,000 records leave the queue in that time.
 _FULL_POLL_S = 0.005
 
 # Records produced until librdkafka is told to free those that are on Kafka. It keeps each for its report, which nobody

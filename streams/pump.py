@@ -145,39 +145,38 @@ class Pump:
         self._rests_until = monotonic() + self._gather_s if took_all else 0.0
         if batches:
             self.lost_broker.note_life()
-        self._ends.update((tp, batch.end_offset) for tp, batch in batches.items())
         self._given += batches.values()
         return list(batches.values())
 
     def _sort_into(self, batches: dict[TP, RecordBatch], messages: list[Message]) -> None:
         """Add records to the batches of their partitions."""
         # Every error is true, and none can be compared with None: a KafkaError raises SystemError then.
-        if any(map(Message.error, messages)):
-            messages = [message for message in messages if not self._is_error(message)]
-            if not messages:
-                return
-        for tp, run in split_by_partition(messages, self._topics).items():
+        errors = list(filter(Message.error, messages)) if any(map(Message.error, messages)) else []
+        if errors:
+            messages = [message for message in messages if not message.error()]
+        for tp, run in split_by_partition(messages, self._topics).items() if messages else ():
             if tp in batches:
                 batches[tp].add(run)
             else:
                 batches[tp] = RecordBatch(tp, run, self._epoch, self._ends.get(tp))
+            self._ends[tp] = batches[tp].end_offset
+        # After the records before them: a gap follows those, which may have been fetched together with it.
+        for message in errors:
+            self._handle_error(message)
 
     def close(self) -> None:
         """Let go of the broker."""
         self._consumer.close()
 
-    def _is_error(self, message: Message) -> bool:
+    def _handle_error(self, message: Message) -> None:
         error = message.error()
-        if error is None:
-            return False
         place = f"{message.topic()}[{message.partition()}]"
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             self._pass_gap(TP(message.topic(), message.partition()), place, message.offset())
-            return True
+            return
         if error.fatal() or error.code() in _FATAL_CODES:
             raise BrokerUnavailable(self._bootstrap, f"cannot read {place}: {error.str()}") from KafkaException(error)
         logger.warning("reading %s: %s", place, error.str())
-        return True
 
     def _pass_gap(self, tp: TP, place: str, wanted: int | None) -> None:
         """Go on where the partition begins, or as `on_gap` says, when what was to be read next is not there."""

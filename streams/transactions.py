@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from faust.types import TP
 
 from modelstream.models.errors import BrokerRefused, BrokerUnavailable
@@ -122,9 +122,6 @@ class TransactionalDelivery(Delivery):
         self._is_ready = False
         self._has_begun = False
         self._error: TransactionFailed | None = None
-
-    def _new_producer(self) -> Producer:
-        return Producer(self._config, logger=logger)
 
     @property
     def n_held(self) -> int:
@@ -244,7 +241,9 @@ class TransactionalDelivery(Delivery):
             self._take_rows()
             self._held.clear()
         had_begun = self._has_begun
-        if not self._is_ready or (had_begun and not self._has_aborted()):
+        # Where an error came between two transactions there is nothing to abort, and the next would fail as well.
+        is_sound = self._has_aborted() if had_begun else self._error is None
+        if not (self._is_ready and is_sound):
             self._replace_producer()
         self._has_begun, self._error = False, None
         return had_begun
@@ -295,8 +294,7 @@ class TransactionalDelivery(Delivery):
             If it does something else.
         """
         try:
-            self._producer.begin_transaction()
-            self._has_begun = True
+            self._begin()
             self._producer.send_offsets_to_transaction(
                 [TopicPartition(tp.topic, tp.partition, offset)], metadata, self._timeout_s
             )

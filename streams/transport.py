@@ -129,12 +129,12 @@ class BatchConsumer(CommittingConsumer):
             took_all = n_fetched < self.limits.fetch_max_records
             if took_all:
                 self.starved_at = monotonic()
-            self._note_gaps(pump)
             for batch in batches:
                 if batch.epoch == self._epoch:
                     self._window.enter(batch)
                     self._positions[batch.tp] = batch.end_offset
                     await self.callback(BatchMessage.around(batch, self.app.consumer_generation_id))
+            self._note_gaps(pump)
             await self._window.wait_for_room(n_fetched, took_all=took_all)
 
     def _note_gaps(self, pump: Pump) -> None:

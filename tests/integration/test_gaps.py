@@ -6,19 +6,12 @@ from collections.abc import Callable
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from support.kafka_tools import admin_client, committed_offsets
+from support.kafka_tools import committed_offsets, delete_records
 from support.streams import KnownStream, wait_for
 
 from modelstream.streams.worker_process import WorkerFailed
 
 pytestmark = pytest.mark.kafka
-
-
-def delete_records(stream: KnownStream, before: int) -> None:
-    """Do what retention does, to the only partition."""
-    place = TopicPartition(stream.source, 0, before)
-    admin = admin_client(stream.bootstrap)  # held until the end: its futures need it
-    admin.delete_records([place])[place].result(30)
 
 
 @pytest.fixture
@@ -29,7 +22,7 @@ def gap(make_stream: Callable[..., KnownStream]) -> KnownStream:
     consumer = Consumer({"bootstrap.servers": stream.bootstrap, "group.id": stream.group, "log_level": 0})
     consumer.commit(offsets=[TopicPartition(stream.source, 0, 100)], asynchronous=False)
     consumer.close()
-    delete_records(stream, before=250)
+    delete_records(stream.bootstrap, stream.source, before=250)
     return stream
 
 

@@ -41,6 +41,11 @@ async def test_an_error_comes_to_who_waits_and_ends_nothing(thread: DataThread) 
     assert await thread.call(lambda: "next") == "next"
 
 
+async def test_an_error_that_no_future_takes_comes_as_another(thread: DataThread) -> None:
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(thread.call(next, iter(())), DEADLINE_S)
+
+
 async def test_who_gives_up_does_not_hold_up_others_and_is_not_called_for(thread: DataThread) -> None:
     go = threading.Event()
     called: list[str] = []

@@ -1,4 +1,4 @@
-"""The fetching consumer: how it gathers."""
+"""The fetching consumer: how it gathers, and how it passes over what is gone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from faust.types import TP
-from support.kafka_tools import Outgoing, produce_all
+from support.kafka_tools import Outgoing, delete_records, produce_all
 
 from modelstream.streams import pump as pump_module
 from modelstream.streams.pump import Pump
@@ -31,11 +31,15 @@ class Rests:
 
     def fetch_new(self, n_records: int = 1) -> RecordBatch:
         produce_all(self._bootstrap, self._topic, [Outgoing(b"{}")] * n_records)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if batches := self.pump.fetch(0.1):
-                return batches[0]
-        raise AssertionError("no record came")
+        return fetch_next(self.pump)
+
+
+def fetch_next(pump: Pump) -> RecordBatch:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if batches := pump.fetch(0.1):
+            return batches[0]
+    raise AssertionError("no record came")
 
 
 @pytest.fixture
@@ -82,3 +86,32 @@ def test_after_a_full_fetch_the_next_comes_at_once(make_rests: Callable[..., Res
     rests.fetch_new(2).let_go(1)
     rests.fetch_new().let_go(1)
     assert rests.waits_s == []
+
+
+def test_a_gap_follows_the_records_that_come_with_it(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
+    [topic] = make_topics(kafka, "events")
+    tp = TP(topic, 0)
+    # So that ten records wait in the client, and nothing after them is asked for yet.
+    config = {"bootstrap.servers": kafka.bootstrap, "group.id": topic, "auto.offset.reset": "error"}
+    pump = Pump({**config, "queued.min.messages": 10}, max_records=4, gather_s=0)
+    try:
+        produce_all(kafka.bootstrap, topic, [Outgoing(b"{}")] * 10)
+        pump.assign({tp: 0}, 1)
+        first = fetch_next(pump)
+        produce_all(kafka.bootstrap, topic, [Outgoing(b"{}")] * 40)
+        delete_records(kafka.bootstrap, topic, before=50)
+        produce_all(kafka.bootstrap, topic, [Outgoing(b"{}")])
+        second = fetch_next(pump)
+        time.sleep(0.5)  # until the client has been told: what it then says stands behind the last two records
+        third = fetch_next(pump)
+        after = fetch_next(pump)
+    finally:
+        pump.close()
+    assert [(batch.follows, batch.end_offset) for batch in (first, second, third, after)] == [
+        (None, 4),
+        (4, 8),
+        (8, 10),
+        (10, 51),
+    ]
+    [gap] = pump.gaps
+    assert (gap.start, gap.end, gap.follows) == (10, 50, 10)

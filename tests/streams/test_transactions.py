@@ -202,6 +202,21 @@ def test_a_producer_that_took_over_its_name_fences_it_and_it_starts_again(make_c
     assert case.seen() == [b"again"]
 
 
+def test_a_producer_that_cannot_begin_a_transaction_is_replaced(make_case: Callable[..., Case]) -> None:
+    case = make_case()
+    case.delivery.open()
+    case.delivery._producer.begin_transaction()  # a state that it does not know of
+    case.produce(b"of the first")
+    with pytest.raises(TransactionFailed):
+        case.delivery.cut()
+    case.delivery.reset()
+    case.delivery.open()
+    case.produce(b"again")
+    case.delivery.cut()
+    case.commit(2)
+    assert case.seen() == [b"again"]
+
+
 def test_an_output_that_is_refused_for_good_fails_the_transaction_and_is_named(
     make_case: Callable[..., Case], make_topics: Callable[..., list[str]], kafka: Any
 ) -> None:

@@ -74,6 +74,13 @@ def delete_topics(bootstrap: str, topics: Sequence[str]) -> None:
             future.exception(DEADLINE_S)
 
 
+def delete_records(bootstrap: str, topic: str, before: int) -> None:
+    """Do what retention does, to the first partition."""
+    place = TopicPartition(topic, 0, before)
+    admin = admin_client(bootstrap)  # held until the end: its futures need it
+    admin.delete_records([place])[place].result(30)
+
+
 def produce_all(bootstrap: str, topic: str, records: Iterable[Outgoing | bytes]) -> int:
     """Write records and wait until the broker has acknowledged every one; return how many there were."""
     failed: list[object] = []

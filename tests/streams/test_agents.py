@@ -1,0 +1,85 @@
+"""How a stage's agent calls its step: few calls at a time, and no more rows than the step has room for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+from modelstream.streams.agents import StageAgent
+from modelstream.streams.steps import StepResult
+
+
+class HeldCalls:
+    """Stands for the app: calls on its data thread end when the test says so."""
+
+    def __init__(self) -> None:
+        self.counters = SimpleNamespace(events=0, predictions=0, filtered=0, dead_letters=0)
+        self.consumer = SimpleNamespace(note_call=lambda: None)
+        self.is_draining = False
+        self.rows: list[int] = []
+        self._futures: list[asyncio.Future[StepResult]] = []
+
+    def on_data_thread(self, step: Any, arrived: list[list[int]], *, drain: bool) -> asyncio.Future[StepResult]:
+        self.rows.append(sum(map(len, arrived)))
+        self._futures.append(asyncio.get_running_loop().create_future())
+        return self._futures[-1]
+
+    async def crash(self, error: BaseException) -> None:
+        raise error
+
+    async def finish(self, call: int, **result: Any) -> None:
+        self._futures[call].set_result(StepResult(**result))
+        await settle()
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class Agent:
+    """An agent whose stream the test feeds with batches of rows."""
+
+    def __init__(self) -> None:
+        self.calls = HeldCalls()
+        self._events: asyncio.Queue[list[range]] = asyncio.Queue()
+        agent = StageAgent(self.calls, "stage", None)  # type: ignore[arg-type]
+        agent.use(lambda *_: None)  # type: ignore[arg-type]
+        self._task = asyncio.create_task(agent(self._stream()))
+
+    async def _stream(self) -> AsyncIterator[list[range]]:
+        while True:
+            yield await self._events.get()
+
+    async def send(self, n_rows: int) -> None:
+        self._events.put_nowait([range(n_rows)])
+        await settle()
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+async def test_two_calls_at_a_time_and_the_next_takes_all_that_came_meanwhile() -> None:
+    agent = Agent()
+    for n_rows in (1, 2, 3, 4):
+        await agent.send(n_rows)
+    assert agent.calls.rows == [1, 2]
+    await agent.calls.finish(0)
+    assert agent.calls.rows == [1, 2, 7]
+    await agent.stop()
+
+
+async def test_rows_of_calls_that_are_not_done_take_room() -> None:
+    agent = Agent()
+    await agent.send(10)
+    await agent.send(20)
+    await agent.send(20)
+    # The step has counted the rows of its first call only.
+    await agent.calls.finish(0, room_rows=20)
+    assert sum(agent.calls.rows) == 30
+    await agent.calls.finish(1, room_rows=15)
+    assert sum(agent.calls.rows) == 50
+    await agent.stop()
