@@ -107,6 +107,12 @@ def find_version(models_dir: Path, reference: str, path: str = "") -> ModelVersi
     except ConfigError as error:
         raise ConfigError(path, error.problem) from None
     if name not in models:
+        if (models_dir / name).is_dir():
+            raise ConfigError(
+                path,
+                f"model {name!r} has no version in registry {models_dir}/; a version is a folder with a number for a "
+                f"name, as {name}/1/model.onnx",
+            )
         there = did_you_mean(name, models) or f"; it has {_listed(models)}"
         raise ConfigError(path, f"no model {name!r} in registry {models_dir}/{there}")
     if at and version not in models[name]:

@@ -124,7 +124,9 @@ class Delivery:
             self._produce_records(output)
         except KafkaException as error:
             self._fail(error.args[0], output.topic)
-        self._unconfirmed += output.owed
+        # Who stops waits for room no longer: what found none was not produced.
+        if not self._stopping.is_set():
+            self._unconfirmed += output.owed
         if self._failure is not None:
             raise self._failure
 

@@ -41,6 +41,10 @@ class PredictionWriter(ABC):
     def close(self) -> None:
         """Write what is held back. The stream below stays open."""
 
+    @abstractmethod
+    def abandon(self) -> None:
+        """Let go of the stream, whose file will not be kept."""
+
 
 class NdjsonWriter(PredictionWriter):
     """One record a line."""
@@ -55,6 +59,9 @@ class NdjsonWriter(PredictionWriter):
     def close(self) -> None:
         """Write what is held back."""
         self._stream.flush()
+
+    def abandon(self) -> None:
+        """Do nothing: what is written is in the stream."""
 
 
 def output_format(path: Path | None) -> OutputFormat:
@@ -103,7 +110,11 @@ def open_predictions(path: Path | None, answers: Mapping[str, OutputSchema]) -> 
             from modelstream.streams.prediction_tables import ParquetWriter
 
             writer = ParquetWriter(stream, answers)
-        yield writer
+        try:
+            yield writer
+        except BaseException:
+            writer.abandon()
+            raise
         writer.close()
 
 

@@ -57,6 +57,11 @@ class ParquetWriter(PredictionWriter):
             self._write_group()
         self._writer.close()
 
+    def abandon(self) -> None:
+        """Close the file below, which would otherwise complain when it is freed: its stream is closed by then."""
+        if self._writer is not None:
+            self._writer.close()
+
     def _write_group(self) -> None:
         values, self._waiting = self._waiting, []
         text = "\n".join(values).encode()

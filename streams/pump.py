@@ -61,6 +61,8 @@ class Gap(NamedTuple):
 class Pump:
     """Reads the assigned partitions. Used on the data thread only.
 
+    Once closed it does nothing: at the end of a worker a rebalance may still tell it what to let go of.
+
     Parameters
     ----------
     config : mapping
@@ -80,6 +82,7 @@ class Pump:
         self._max_records = max_records
         self._gather_s = gather_s
         self._rests_until = 0.0
+        self._is_closed = False
         self._epoch = -1
         self._topics: set[str] = set()
         self._ends: dict[TP, int] = {}
@@ -98,11 +101,14 @@ class Pump:
         self._ends = {}
         self._given = []
         self._positions = dict(start_offsets)
+        if self._is_closed:
+            return
         self._consumer.assign([TopicPartition(tp.topic, tp.partition, at) for tp, at in start_offsets.items()])
 
     def unassign(self) -> None:
         """Let go of all partitions."""
-        self._consumer.unassign()
+        if not self._is_closed:
+            self._consumer.unassign()
 
     def fetch(self, timeout_s: float) -> list[RecordBatch]:
         """Return what there is, one batch a partition; none if nothing comes in time.
@@ -118,6 +124,8 @@ class Pump:
         BrokerUnavailable
             If a partition cannot be read, and waiting would not change that.
         """
+        if self._is_closed:
+            return []
         # consume(n, timeout) waits for n records or for the whole timeout, so a lone record would be late:
         # wait for one with poll, then take what is there.
         self._given = [batch for batch in self._given if batch.is_under_way]
@@ -166,6 +174,7 @@ class Pump:
 
     def close(self) -> None:
         """Let go of the broker."""
+        self._is_closed = True
         self._consumer.close()
 
     def _handle_error(self, message: Message) -> None:

@@ -55,7 +55,7 @@ def test_an_unknown_name_is_told_with_what_there_is(registry):
 
 
 def test_a_model_without_versions_is_none(registry):
-    with pytest.raises(ConfigError, match="no model 'empty' in registry"):
+    with pytest.raises(ConfigError, match=r"model 'empty' has no version in registry .* as empty/1/model.onnx"):
         find_version(registry, "empty")
 
 

@@ -99,6 +99,15 @@ def test_a_full_queue_is_waited_for(kafka: Any, make_topics: Callable[..., list[
     )
 
 
+def test_who_stops_does_not_confirm_what_found_no_room(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
+    [topic] = make_topics(kafka, "out")
+    delivery = delivery_to(kafka.bootstrap, queue_buffering_max_messages=10)
+    [ticket] = open_tickets(500)
+    delivery.stop()
+    delivery.produce(output(topic, [b"x"] * 500, ticket))
+    assert delivery.confirm(10) == []
+
+
 def test_what_is_on_kafka_takes_no_memory(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
     [topic] = make_topics(kafka, "out")
     # A queue that is full would be looked at as well.

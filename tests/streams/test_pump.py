@@ -91,9 +91,9 @@ def test_after_a_full_fetch_the_next_comes_at_once(make_rests: Callable[..., Res
 def test_a_gap_follows_the_records_that_come_with_it(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
     [topic] = make_topics(kafka, "events")
     tp = TP(topic, 0)
-    # So that ten records wait in the client, and nothing after them is asked for yet.
+    # Nothing more is asked for while three records wait in the client.
     config = {"bootstrap.servers": kafka.bootstrap, "group.id": topic, "auto.offset.reset": "error"}
-    pump = Pump({**config, "queued.min.messages": 10}, max_records=4, gather_s=0)
+    pump = Pump({**config, "queued.min.messages": 3, "fetch.queue.backoff.ms": 1}, max_records=4, gather_s=0)
     try:
         produce_all(kafka.bootstrap, topic, [Outgoing(b"{}")] * 10)
         pump.assign({tp: 0}, 1)
@@ -115,3 +115,11 @@ def test_a_gap_follows_the_records_that_come_with_it(kafka: Any, make_topics: Ca
     ]
     [gap] = pump.gaps
     assert (gap.start, gap.end, gap.follows) == (10, 50, 10)
+
+
+def test_after_its_end_it_does_nothing(kafka: Any) -> None:
+    pump = Pump({"bootstrap.servers": kafka.bootstrap, "group.id": "closed"}, max_records=4, gather_s=0)
+    pump.close()
+    pump.unassign()
+    pump.assign({TP("events", 0): 0}, 1)
+    assert pump.fetch(0.1) == []

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from support.onnx_factory import affine, write_model
 
 from modelstream import Pipeline, extract, filter_events, infer
-from modelstream.operators.batch import EventBatch
+from modelstream.operators.batch import EventBatch, Fault
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.delivery import Output
 from modelstream.streams.ledger import Ledger, Ticket
@@ -196,6 +196,20 @@ def test_rows_of_a_partition_that_was_given_up_are_left_out(make_built: Callable
     second(first([reader.read(2, [GOOD])]).batches, drain=True)
     assert outbox.ids("out") == ["1/0", "1/1", "2/0"]
     assert [ticket.live for output in outbox.outputs for ticket, _ in output.owed] == [True, True]
+
+
+def test_a_dead_letter_keeps_its_own_reason_when_rows_before_it_are_given_up(
+    make_built: Callable[..., BuiltPipeline],
+) -> None:
+    step, reader = make_step(make_built(), 0, outbox := Outbox(), 10**6, downstream_s=0.0, pool=None), Reader()
+    parts = [reader.read(partition, [GOOD, GOOD]) for partition in (0, 1)]
+    events = step(parts).batches[0]
+    for row, reason in enumerate(("first", "second", "third", "fourth")):
+        events.reject(row, Fault("stage", reason, "as the test says"))
+    reader.ledger.drop([TP("in", 0)])
+    step._settle(events.settle(), StepResult())
+    headers = [dict(found) for output in outbox.outputs for found in output.headers or ()]
+    assert [found["modelstream.reason"] for found in headers] == [b"third", b"fourth"]
 
 
 def _vector(batch: EventBatch) -> dict[str, Any]:

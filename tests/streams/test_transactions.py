@@ -9,6 +9,8 @@ import pytest
 from confluent_kafka import Producer
 from faust.types import TP
 from support.kafka_tools import committed_offsets, read_all
+from support.streams import wait_for
+from support.transactions import records_behind_open_transactions
 
 from modelstream.streams.delivery import Output
 from modelstream.streams.group_metadata import group_metadata
@@ -55,6 +57,8 @@ class Case:
 
     def commit(self, offset: int, metadata: bytes | None = None) -> None:
         self.delivery.commit({TP(self.source, 0): offset}, metadata or self.metadata)
+        # The broker has it then, and tells the partitions a moment later.
+        wait_for(lambda: not records_behind_open_transactions(self.bootstrap, self.sink), "the end of the transaction")
 
     def seen(self, isolation: str = "read_committed") -> list[bytes | None]:
         return [record.value for record in read_all(self.bootstrap, self.sink, isolation=isolation)]

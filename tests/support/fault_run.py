@@ -152,6 +152,13 @@ class FaultRun:
         limits = EngineLimits()
         return n_faults * int(n_workers * limits.max_rows_in_flight + self.per_s * limits.commit_interval_s)
 
+    def bound_of_kills(self) -> int:
+        """Return how many duplicates the guarantee allows where every moment noted was one worker's kill.
+
+        For each: what was sent and not committed, and a second's more between the look at that and the kill.
+        """
+        return sum(int(moment.uncommitted + self.per_s) for moment in self.moments)
+
 
 def now_ms() -> float:
     """Return the wall clock in milliseconds."""

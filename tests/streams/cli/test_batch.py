@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.onnx_factory import affine, write_model
 from modelstream.models.errors import ConfigError, DecodeError
 from modelstream.streams.cli.batch import command
 from modelstream.streams.pipeline import load_pipeline
+from modelstream.streams.prediction_files import open_predictions
 
 PIPELINE = """
 pipeline: p
@@ -137,6 +139,15 @@ def test_no_events_make_an_empty_file_with_all_columns(pipeline: Path, tmp_path:
     table = pq.read_table(tmp_path / "none.parquet")
     assert table.num_rows == 0
     assert {"value", "weigh.value", "verdict.level"} <= set(table.column_names)
+
+
+def test_a_file_that_is_not_finished_is_let_go_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_predictions(tmp_path / "out.parquet", {}) as writer:
+        writer.write(['{"id":"1","event_id":"a","key":null,"event_time":"2013-01-01T11:00:00Z"}'] * 100_000)
+        raise KeyboardInterrupt
+    del writer
+    gc.collect()  # a complaint of what is freed would fail this test
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_reads_and_writes_pipes(pipeline: Path, run: Callable[..., Any]) -> None:
