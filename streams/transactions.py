@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 from faust.types import TP
 
 from modelstream.models.errors import BrokerRefused, BrokerUnavailable
@@ -122,6 +122,10 @@ class TransactionalDelivery(Delivery):
         self._is_ready = False
         self._has_begun = False
         self._error: TransactionFailed | None = None
+
+    def _new_producer(self) -> Producer:
+        # By this module's logger: its filter leaves out what is told by an error already.
+        return Producer(self._config, logger=logger)
 
     @property
     def n_held(self) -> int:
