@@ -159,7 +159,7 @@ class Pump:
     def _sort_into(self, batches: dict[TP, RecordBatch], messages: list[Message]) -> None:
         """Add records to the batches of their partitions."""
         # Every error is true, and none can be compared with None: a KafkaError raises SystemError then.
-        errors = list(filter(Message.error, messages)) if any(map(Message.error, messages)) else []
+        errors = list(filter(Message.error, messages))
         if errors:
             messages = [message for message in messages if not message.error()]
         for tp, run in split_by_partition(messages, self._topics).items() if messages else ():

@@ -60,6 +60,14 @@ class Case:
         # The broker has it then, and tells the partitions a moment later.
         wait_for(lambda: not records_behind_open_transactions(self.bootstrap, self.sink), "the end of the transaction")
 
+    def start_again(self) -> None:
+        """Go on after a failure, with one output."""
+        self.delivery.reset()
+        self.delivery.open()
+        self.produce(b"again")
+        self.delivery.cut()
+        self.commit(2)
+
     def seen(self, isolation: str = "read_committed") -> list[bytes | None]:
         return [record.value for record in read_all(self.bootstrap, self.sink, isolation=isolation)]
 
@@ -198,11 +206,7 @@ def test_a_producer_that_took_over_its_name_fences_it_and_it_starts_again(make_c
     with pytest.raises(TransactionFailed) as caught:
         case.commit(1)
     assert (caught.value.is_expelled, caught.value.is_permanent) == (False, False)
-    case.delivery.reset()
-    case.delivery.open()
-    case.produce(b"again")
-    case.delivery.cut()
-    case.commit(2)
+    case.start_again()
     assert case.seen() == [b"again"]
 
 
@@ -213,11 +217,7 @@ def test_a_producer_that_cannot_begin_a_transaction_is_replaced(make_case: Calla
     case.produce(b"of the first")
     with pytest.raises(TransactionFailed):
         case.delivery.cut()
-    case.delivery.reset()
-    case.delivery.open()
-    case.produce(b"again")
-    case.delivery.cut()
-    case.commit(2)
+    case.start_again()
     assert case.seen() == [b"again"]
 
 
