@@ -108,7 +108,7 @@ class Codec:
         keys: list[bytes | None],
         timestamps_ms: Sequence[int] | NDArray[np.int64],
         default_ids: Callable[[], list[str]] | None = None,
-        source: Any = None,
+        lineage: Lineage | None = None,
         priorities: NDArray[np.int8] | None = None,
     ) -> EventBatch:
         """Return the events of a batch of records; bad records are marked as rejected, and are ``{}`` as events.
@@ -123,8 +123,8 @@ class Codec:
             Their timestamps, in milliseconds since 1970.
         default_ids : callable, optional
             Gives the ids where `event_id` names no field; by default an event's position.
-        source : object
-            What the lineage leads back to.
+        lineage : Lineage, optional
+            Where the records come from; by default all from one source, in its order.
         priorities : ndarray of int8, shape (n_rows,), optional
             Their priorities, from 0 to 9, where the events do not tell them.
         """
@@ -138,7 +138,7 @@ class Codec:
             ids=self._ids(events, faults, default_ids),
             event_times=self._times(events, faults, record_times),
             events=events,
-            lineage=Lineage.of_source(source, len(events)),
+            lineage=Lineage.of_source(None, len(events)) if lineage is None else lineage,
             columns=columns,
             record_times=record_times,
             n_bytes=n_bytes,

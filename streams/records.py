@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from modelstream.streams.headers import FIRST_TIMESTAMP, ORIGIN, Headers, as_count, read_headers
 from modelstream.streams.ledger import Ticket
 
-__all__ = ["RecordBatch", "SourceRecord", "read_priorities", "split_by_partition"]
+__all__ = ["RecordBatch", "SourceRecord", "split_by_partition"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,19 @@ class RecordBatch:
         """Headers of each record, None where it has none."""
         return self._headers or [None] * self.n_rows
 
+    def priorities(self, header: str) -> NDArray[np.int8]:
+        """Return the priority that a header gives each record: a digit, 0 where it is anything else or absent.
+
+        Where a record has several headers of that name, the last one counts.
+        """
+        priorities = np.zeros(len(self), np.int8)
+        for row, headers in enumerate(self.headers):
+            if headers:
+                value = dict(headers).get(header)
+                if value is not None and len(value) == 1 and value.isdigit():
+                    priorities[row] = int(value)
+        return priorities
+
     def record(self, index: int) -> SourceRecord:
         """Return one record, for its dead letter."""
         return SourceRecord(
@@ -223,22 +236,3 @@ def split_by_partition(messages: list[Message], topics: Collection[str]) -> dict
     for start, end in pairwise(starts):
         split.setdefault(TP(topic, int(partitions[start])), []).extend(messages[start:end])
     return split
-
-
-def read_priorities(records: RecordBatch, header: str) -> NDArray[np.int8]:
-    """Return the priority that a header gives each record: a digit, 0 where it is anything else or absent.
-
-    Parameters
-    ----------
-    records : RecordBatch
-        The records.
-    header : str
-        Name of the header. Where a record has several of that name, the last one counts.
-    """
-    priorities = np.zeros(len(records), np.int8)
-    for row, headers in enumerate(records.headers):
-        if headers:
-            value = dict(headers).get(header)
-            if value is not None and len(value) == 1 and value.isdigit():
-                priorities[row] = int(value)
-    return priorities

@@ -19,8 +19,9 @@ from modelstream.operators.operator import Operator, run_isolated
 from modelstream.streams.dead_letter import dead_letters
 from modelstream.streams.delivery import Outlet, Output
 from modelstream.streams.flight_record import FlightRecorder
+from modelstream.streams.joined_records import JoinedRecords
 from modelstream.streams.ledger import Ticket
-from modelstream.streams.records import RecordBatch, read_priorities
+from modelstream.streams.records import RecordBatch
 
 if TYPE_CHECKING:
     from modelstream.operators.padding import PaddingCounters
@@ -125,6 +126,7 @@ class Step:
 
     def _events_of(self, arrived: Sequence[RecordBatch | EventBatch], result: StepResult) -> Iterable[EventBatch]:
         """Yield the batches that still belong to this worker, decoded."""
+        records = []
         for batch in arrived:
             if isinstance(batch, EventBatch):
                 events = _live_part(batch)
@@ -133,27 +135,28 @@ class Step:
             elif batch.ticket is not None and batch.ticket.live:
                 result.n_events += len(batch)
                 self._delivery.begin(batch.ticket)
-                yield from self._decode(batch, result)
+                records.append(batch)
+        if records:
+            yield from self._decode(JoinedRecords(records), result)
 
-    def _decode(self, records: RecordBatch, result: StepResult) -> Iterable[EventBatch]:
-        """Yield the events of a batch of records, some rows at a time."""
+    def _decode(self, records: JoinedRecords, result: StepResult) -> Iterable[EventBatch]:
+        """Yield the events of records, some rows at a time."""
         assert self._codec is not None
         values, keys = records.values, records.keys
         timestamps_ms = records.timestamps_ms if self._has_event_time else records.first_timestamps_ms
-        priorities = None if self._priority_header is None else read_priorities(records, self._priority_header)
+        priorities = None if self._priority_header is None else records.priorities(self._priority_header)
         end = 0
         while end < len(records):
-            start, end = end, end + self._rows_to_decode()
+            start, end = end, min(end + self._rows_to_decode(), len(records))
             rows = slice(start, end)
             events = self._codec.decode(
                 values[rows],
                 keys[rows],
                 timestamps_ms[rows],
                 default_ids=partial(records.default_ids, rows),
-                source=records,
+                lineage=records.lineage(rows),
                 **({} if priorities is None else {"priorities": priorities[rows]}),
             )
-            events.lineage.record_index[:] += start
             settled = events.settle()
             self._reject(settled.rejected, result)
             if len(settled.kept):

@@ -242,7 +242,7 @@ class _HollowCodec:
         keys: list[bytes | None],
         timestamps_ms: NDArray[np.int64],
         default_ids: object = None,
-        source: Any = None,
+        lineage: Lineage | None = None,
     ) -> EventBatch:
         n_rows = len(values)
         return EventBatch(
@@ -250,7 +250,7 @@ class _HollowCodec:
             ids=[""] * n_rows,
             event_times=timestamps_ms.view("datetime64[ms]"),
             events=[_NOTHING] * n_rows,
-            lineage=Lineage.of_source(source, n_rows),
+            lineage=Lineage.of_source(None, n_rows) if lineage is None else lineage,
             record_times=timestamps_ms,
             n_bytes=np.fromiter((len(value or b"") for value in values), np.int64, n_rows),
         )

@@ -19,7 +19,7 @@ CODEC = Codec(JsonFormat(max_depth=20), event_id="id", event_time="time", max_re
 
 
 def decode(codec: Codec, values: Sequence[bytes | None]) -> EventBatch:
-    return codec.decode(values, [b"key"] * len(values), np.zeros(len(values), np.int64), source="source")
+    return codec.decode(values, [b"key"] * len(values), np.zeros(len(values), np.int64))
 
 
 def event(**fields: Any) -> bytes:

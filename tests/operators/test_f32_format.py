@@ -17,7 +17,7 @@ GOOD = np.array([1, 2.5, -3], "<f4").tobytes()
 
 
 def decode(values: list[bytes | None], codec: Codec = CODEC) -> EventBatch:
-    return codec.decode(values, [None] * len(values), np.arange(len(values)), source="source")
+    return codec.decode(values, [None] * len(values), np.arange(len(values)))
 
 
 def vector(*numbers: float) -> bytes:

@@ -22,7 +22,7 @@ HUGE = b"\xff\xff\xff\xff"
 
 
 def decode(codec: Codec, values: list[bytes | None]) -> EventBatch:
-    return codec.decode(values, [b"key"] * len(values), np.zeros(len(values), np.int64), source="source")
+    return codec.decode(values, [b"key"] * len(values), np.zeros(len(values), np.int64))
 
 
 def event(**fields: Any) -> bytes:

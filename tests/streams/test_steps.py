@@ -23,7 +23,7 @@ from modelstream.operators.batch import EventBatch, Fault
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.delivery import Output
 from modelstream.streams.ledger import Ledger, Ticket
-from modelstream.streams.records import RecordBatch, read_priorities
+from modelstream.streams.records import RecordBatch
 from modelstream.streams.steps import Step, StepResult, make_step
 
 GOOD, BAD, UNWANTED = "good", "bad", "unwanted"
@@ -275,7 +275,7 @@ def test_a_full_queue_asks_for_no_more(make_built: Callable[..., BuiltPipeline])
 )
 def test_a_priority_is_a_digit(headers: list[tuple[str, bytes | None]] | None, priority: int) -> None:
     message = Message(topic="in", partition=0, offset=0, key=b"k", value=b"{}", timestamp=(1, 7), headers=headers)
-    assert read_priorities(RecordBatch(TP("in", 0), [message], epoch=1), "tier").tolist() == [priority]
+    assert RecordBatch(TP("in", 0), [message], epoch=1).priorities("tier").tolist() == [priority]
 
 
 def test_a_flight_record_names_what_answers(models: Path) -> None:
