@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -481,6 +482,29 @@ def test_a_hundred_thousand_rows_after_a_swap_get_no_answer_of_the_old_version(
         assert cached.flush(PATIENT_S)
     # The first version's answers were there still.
     assert cached.counters.misses == 0
+
+
+def test_ten_thousand_equal_rows_in_flight_are_one_inference_and_one_entry(
+    make_cached: Callable[..., CachedInfer], server: RedisServer, tmp_path: Path
+) -> None:
+    write_model(tmp_path, "m", affine([1, 2]), '[inputs.x]\nfield = "v"\n')
+    cached = make_cached(load_model(tmp_path, "m"), url=server.url, wait_s=PATIENT_S)
+    together = threading.Barrier(10)
+
+    def infer_all() -> list[float]:
+        batch = EventBatch.of_events([{}] * 1000)
+        batch.columns["v"] = np.full((1000, 2), 3, np.float32)
+        together.wait(PATIENT_S)
+        values: list[float] = np.asarray(cached(batch).outputs["m"].fields["value"]).tolist()
+        return values
+
+    with ThreadPoolExecutor(10) as pool:
+        answers = [pool.submit(infer_all) for _ in range(10)]
+    assert [answer.result() for answer in answers] == [[9.0] * 1000] * 10
+    counters = cached.counters
+    assert (counters.misses, counters.duplicates, counters.coalesced + counters.hits) == (1, 9_990, 9)
+    assert cached.flush(PATIENT_S)
+    assert Redis.from_url(server.url).dbsize() == 1
 
 
 def test_models_that_work_together(make_cached: Callable[..., CachedInfer]) -> None:
