@@ -13,7 +13,8 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from modelstream.streams.batch_stream import batch_topic
 from modelstream.streams.dead_letter_log import DeadLetterLog
-from modelstream.streams.steps import InferStep, Step, StepResult, make_step
+from modelstream.streams.infer_step import InferStep, make_step
+from modelstream.streams.steps import Step, StepResult
 
 if TYPE_CHECKING:
     from modelstream.streams.app import App

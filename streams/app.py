@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from modelstream.streams.agents import WAITING_BATCHES, StageAgent, attach_agent
 from modelstream.streams.batch_stream import BatchStream, RecordBatchSchema
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.caching import cache_settings, warn_if_away
+from modelstream.streams.client_settings import consumer_config, producer_config, transactional_config
 from modelstream.streams.cluster import Cluster
 from modelstream.streams.data_thread import DataThread
 from modelstream.streams.delivery import Delivery
@@ -51,13 +51,6 @@ T = TypeVar("T")
 # at the default of 700 every batch in flight is searched for nothing, again and again: 0.6 µs an event (measured,
 # 2,048 events of 20 numbers). The window holds some 100,000 objects.
 _GC_THRESHOLD = 200_000
-
-# librdkafka's own limit is 2 GB; less than what a bomb could make of the memory of a small container.
-_MAX_RECEIVED_BYTES = 1_000_000_000
-
-# How long a request of the fetching consumer and of the producer may take. At librdkafka's 60 s, which is also how long
-# an output may wait for its confirmation, a connection that dies without a word takes the worker with it.
-_SOCKET_TIMEOUT_MS = 15_000
 
 # Calls that time out one after the other, each of a part of the batch, or transactions, until rows are finished again.
 _WAITS_PER_STALL = 3
@@ -154,54 +147,15 @@ class App(faust.App):
 
     def data_plane_config(self) -> dict[str, Any]:
         """Return the settings of the librdkafka consumer that fetches."""
-        limits = self.limits
-        return {
-            **self.settings.librdkafka(),
-            # Never joined nor committed to by this client: aiokafka does that.
-            "group.id": self.conf.id,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            # Where a partition has no committed offset, the pump is told where to start. Records that were deleted
-            # before they were read are its matter as well: librdkafka would pass over them without a word.
-            "auto.offset.reset": "error",
-            "fetch.wait.max.ms": limits.fetch_wait_max_ms,
-            "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
-            # Also how large a compressed batch may become; at the default of 100 MB a larger one is never read.
-            "receive.message.max.bytes": _MAX_RECEIVED_BYTES,
-            # The default of 1 s is how long a partition rests after its queue was full.
-            "fetch.queue.backoff.ms": 10,
-            # A tenth of a second's worth at full speed. Each takes some 300 bytes more than its value, which the limit
-            # on bytes does not count.
-            "queued.min.messages": 4 * limits.fetch_max_records,
-            "queued.max.messages.kbytes": limits.max_bytes_in_flight // 1024,
-        }
+        return consumer_config(self.settings, self.conf.id, self.limits)
 
     @cached_property
     def delivery(self) -> Delivery:
         """Make the one producer of predictions and dead letters."""
-        limits = self.limits
-        config: dict[str, Any] = {
-            **self.settings.librdkafka(),
-            "enable.idempotence": True,
-            "acks": "all",
-            "linger.ms": limits.linger_ms,
-            # As Java's clients: a key's events, predictions and labels meet in partitions of the same number.
-            "partitioner": "murmur2_random",
-            "message.timeout.ms": int(limits.delivery_timeout_s * 1000),
-            "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
-            "queue.buffering.max.messages": limits.max_unsent_records,
-            "message.max.bytes": limits.max_output_bytes + 100_000,
-        }
         if not self._is_exactly_once:
-            return Delivery(config)
-        timeout_ms = int(self.transaction_timeout_s * 1000)
-        # A name of its own for each process: Kafka tells by the group's generation who may commit (KIP-447).
-        config["transactional.id"] = f"{self.conf.id}-{uuid.uuid4().hex}"
-        config["transaction.timeout.ms"] = timeout_ms
-        # librdkafka refuses longer ones. A record that comes too late is read again.
-        config["message.timeout.ms"] = min(config["message.timeout.ms"], timeout_ms)
-        config["socket.timeout.ms"] = min(config["socket.timeout.ms"], timeout_ms - 1000)
-        return TransactionalDelivery(config, limits.max_transaction_rows, on_full=self._commit_soon)
+            return Delivery(producer_config(self.settings, self.limits))
+        config = transactional_config(self.settings, self.conf.id, self.limits, self.transaction_timeout_s)
+        return TransactionalDelivery(config, self.limits.max_transaction_rows, on_full=self._commit_soon)
 
     @cached_property
     def exactly_once(self) -> ExactlyOnce | None:

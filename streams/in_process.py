@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from modelstream.operators.batch import Lineage
 from modelstream.operators.microbatch import MicroBatch
 from modelstream.streams.delivery import Outlet, Output
+from modelstream.streams.infer_step import REAL_CLOCKS, Clocks, make_step
 from modelstream.streams.ledger import Ledger, Ticket
 from modelstream.streams.records import RecordBatch
 from modelstream.streams.settings import EngineLimits
-from modelstream.streams.steps import REAL_CLOCKS, Clocks, make_step
 
 if TYPE_CHECKING:
     from modelstream.operators.batch import EventBatch

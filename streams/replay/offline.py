@@ -13,9 +13,9 @@ from modelstream.operators.microbatch import MicroBatch
 from modelstream.streams.dead_letter_json import describe_letter
 from modelstream.streams.delivery import Output
 from modelstream.streams.in_process import Collected, InProcess, in_order, positions_of
+from modelstream.streams.infer_step import Clocks
 from modelstream.streams.replay.costs import Costs
 from modelstream.streams.replay.virtual_time import VirtualClock, VirtualPool, timed
-from modelstream.streams.steps import Clocks
 from modelstream.streams.worker_limits import downstream_s, limits_of, pool_threads
 
 if TYPE_CHECKING:

@@ -22,9 +22,10 @@ from modelstream.operators.operator import Operator
 from modelstream.operators.padding import PaddingCounters
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.delivery import Output
+from modelstream.streams.infer_step import InferStep, make_step
 from modelstream.streams.ledger import Ledger, Ticket
 from modelstream.streams.records import RecordBatch
-from modelstream.streams.steps import InferStep, Step, make_step
+from modelstream.streams.steps import Step
 
 DEADLINE_S = 60
 

@@ -16,7 +16,7 @@ def batch_of(partition: int, n_rows: int) -> RecordBatch:
         Message(
             topic="t", partition=partition, offset=10 + i, key=b"%d-%d" % (partition, i), value=b"v%d" % i,
             timestamp=(1, 100 * partition + i),
-            headers=[("tier", b"%d" % (i % 10)), ("modelstream.origin", b"u/%d/%d" % (partition, i))] if i % 2 else None,
+            headers=None if i % 2 == 0 else [("tier", b"%d" % i), ("modelstream.origin", b"u/%d/%d" % (partition, i))],
         )
         for i in range(n_rows)
     ]  # fmt: skip

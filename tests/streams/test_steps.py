@@ -22,9 +22,10 @@ from modelstream import Pipeline, extract, filter_events, infer
 from modelstream.operators.batch import EventBatch, Fault
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.delivery import Output
+from modelstream.streams.infer_step import make_step
 from modelstream.streams.ledger import Ledger, Ticket
 from modelstream.streams.records import RecordBatch
-from modelstream.streams.steps import Step, StepResult, make_step
+from modelstream.streams.steps import Step, StepResult
 
 GOOD, BAD, UNWANTED = "good", "bad", "unwanted"
 
