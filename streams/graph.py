@@ -8,11 +8,11 @@ from itertools import pairwise
 from typing import Literal
 
 from modelstream.operators.answers import find_answer
-from modelstream.streams.infer_spec import EnsembleSpec, InferSpec, ModelSpec
+from modelstream.streams.infer_spec import CascadeSpec, EnsembleSpec, InferSpec, ModelSpec
 from modelstream.streams.spec import PipelineSpec
 from modelstream.streams.stage_spec import DeclaredColumns, PresentFields, RulesSpec, StageSpec
 
-__all__ = ["Edge", "Graph", "Group", "Node", "NodeKind", "make_graph", "rules_lines"]
+__all__ = ["Edge", "Graph", "Group", "Node", "NodeKind", "cascade_lines", "ensemble_line", "make_graph", "rules_lines"]
 
 EdgeKind = Literal["flow", "answer", "unsure", "dead"]
 NodeKind = Literal["source", "stage", "cache", "model", "ensemble", "cascade", "sink", "dead_letter"]
@@ -232,10 +232,9 @@ class _InferDrawing:
             mine[name] = node.id
         for name, ensemble in self._infer.ensembles.items():
             by = f"by {self._version(ensemble.model)}" if ensemble.model else ""
-            mine[name] = self._graph.node("ensemble", name, _mode(ensemble), by, group=self.group).id
+            mine[name] = self._graph.node("ensemble", name, ensemble_line(ensemble), by, group=self.group).id
         for name, cascade in self._infer.cascades.items():
-            line = f"cascade: {' → '.join(cascade.steps)}"
-            mine[name] = self._graph.node("cascade", name, line, f"unsure: {cascade.unsure}", group=self.group).id
+            mine[name] = self._graph.node("cascade", name, *cascade_lines(cascade), group=self.group).id
         return mine
 
     def _version(self, reference: str) -> str:
@@ -263,6 +262,24 @@ class _InferDrawing:
                 self._graph.edge(self._known[answer[0]], target, label, "answer")
 
 
-def _mode(ensemble: EnsembleSpec) -> str:
+def ensemble_line(ensemble: EnsembleSpec) -> str:
+    """Return what an ensemble makes of whose answers.
+
+    Examples
+    --------
+    >>> ensemble_line(EnsembleSpec(mean=["a", "b"]))
+    'mean of a, b'
+    """
     mode = next(mode for mode in ("mean", "weighted", "vote", "stack") if getattr(ensemble, mode) is not None)
     return f"{'weighted mean' if mode == 'weighted' else mode} of {', '.join(ensemble.members)}"
+
+
+def cascade_lines(cascade: CascadeSpec) -> tuple[str, str]:
+    """Return who answers after whom, and when the next one is asked.
+
+    Examples
+    --------
+    >>> cascade_lines(CascadeSpec(steps=["a", "b"], unsure="score < 0.9"))
+    ('cascade: a → b', 'unsure: score < 0.9')
+    """
+    return f"cascade: {' → '.join(cascade.steps)}", f"unsure: {cascade.unsure}"

@@ -22,7 +22,7 @@ from modelstream.streams.cli.common import (
     require_topics,
     set_option,
 )
-from modelstream.streams.graph import rules_lines
+from modelstream.streams.graph import cascade_lines, ensemble_line, rules_lines
 from modelstream.streams.input_notes import input_notes
 from modelstream.streams.known_columns import unchecked_notes
 from modelstream.streams.spec import DeclaredColumns, PresentFields, StageSpec
@@ -93,6 +93,11 @@ def _summary(built: BuiltPipeline) -> Iterator[tuple[str, str]]:
     yield "source", ", ".join([source.topic, format_, *(f"{k} {v}" for k, v in fields.items() if v)])
     for stage in spec.stages:
         yield "stage", f"{stage.id}: {stage.kind} {_describe(stage)}"
+        if stage.infer is not None:
+            for name, ensemble in stage.infer.ensembles.items():
+                yield "  gives", f"{name}: {ensemble_line(ensemble)}"
+            for name, cascade in stage.infer.cascades.items():
+                yield "  gives", f"{name}: {', '.join(cascade_lines(cascade))}"
     for model in built.models:
         yield "model", _describe_model(model)
         for note in model.notes:

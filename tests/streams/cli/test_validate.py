@@ -35,6 +35,16 @@ def test_declared_columns_are_named(run, project):
     assert "stage     features: extract x float32[2], distance int64\n" in done.stdout
 
 
+def test_ensembles_and_cascades_are_named(run, project):
+    models = "stages[4].infer.models=[total@1, {model: total@1, as: again}]"
+    ensembles = "stages[4].infer.ensembles={both: {weighted: {total: 1, again: 3}}}"
+    cascades = "stages[4].infer.cascades={sure: {steps: [total, again], unsure: value < 2}}"
+    done = run("validate", project, "--set", models, "--set", ensembles, "--set", cascades)
+    assert done.returncode == 0, done.stderr
+    assert "  gives   both: weighted mean of total, again\n" in done.stdout
+    assert "  gives   sure: cascade: total → again, unsure: value < 2\n" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
