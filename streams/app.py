@@ -235,7 +235,13 @@ class App(faust.App):
     def on_rebalance_end(self) -> None:
         """Begin to read batches, now that tables are recovered and the flow is on."""
         super().on_rebalance_end()
-        self.consumer.start_reading()
+        if not self.should_stop:
+            self.consumer.start_reading()
+
+    def _on_rebalance_when_stopped(self) -> None:
+        # Faust closes the consumer here, and nothing that is being drained could be committed any more. It ends with
+        # the app.
+        pass
 
     async def _on_agent_error(self, agent: Any, exc: BaseException) -> None:
         await super()._on_agent_error(agent, exc)

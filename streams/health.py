@@ -226,7 +226,8 @@ class Health(Service):
         self._stalled = {
             tp for tp in stalled if standings[tp].unfinished or await self._is_unread(tp, standings[tp].position)
         }
-        if self._stalled:
+        # Asking takes a while: a drain may have begun meanwhile, and what it waits for must not be given up.
+        if self._stalled and self._consumer.is_settled and not self._app.should_stop:
             await self._help()
 
     async def _ask_for_ends(self) -> None:

@@ -134,7 +134,8 @@ class InferStep(Step):
     def _compute_here(self, drain: bool, result: StepResult, until: float) -> None:
         while self._compute_next(drain, result) and self._now_s() < until:
             pass
-        result.due_in_s = self._batcher.due_in_s()
+        # In a drain nothing waits for more: what this turn had no time for is due at once.
+        result.due_in_s = 0.0 if drain and self._batcher.n_rows else self._batcher.due_in_s()
 
     def _compute_next(self, drain: bool, result: StepResult) -> bool:
         micro_batch = self._batcher.take(drain=drain)

@@ -226,8 +226,8 @@ class BatchConsumer(CommittingConsumer):
             committed = await self._exactly_once.begin_reading(tps)
         else:
             committed = await self._thread.call_thread(self._committed, tps) if tps else {}
-        if epoch != self._epoch or self.should_stop:
-            return  # another rebalance; its end starts over
+        if epoch != self._epoch or self.app.should_stop:
+            return  # another rebalance, whose end starts over; or there is no more
         self.ledger.assign(committed)
         reset = OFFSET_END if self.app.conf.consumer_auto_offset_reset == "latest" else OFFSET_BEGINNING
         # Where reading starts at the end, that is known with the first record.
@@ -292,6 +292,9 @@ class BatchConsumer(CommittingConsumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Drain and commit while the partitions are still ours, then let go of them."""
         await super().on_partitions_revoked(revoked)
+        if self.app.should_stop:
+            # Faust drains at its end, and not here: the group goes on as soon as this returns.
+            await self.wait_empty()
         self._assigned -= revoked
         if self._pump is not None:
             # Not waited for: a model may hang on the data thread, and the group must not wait for that.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.fault_run import FaultRun, now_ms, pause
 from support.load import committed_and_repeated, require_bite, wait_for_commit, wait_until_biting
+from support.streams import KnownStream, wait_for
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -120,3 +122,39 @@ def test_f03_sigterm_of_the_only_worker(make_run: Callable[..., FaultRun], publi
     publish("the only worker SIGTERM x5", verdict, bound=0, stop_s=max(stop_s))
     assert verdict.is_right
     assert verdict.duplicated == 0
+
+
+def test_f03_a_member_leaves_while_another_one_drains(
+    make_slow_stream: Callable[..., KnownStream], measured: Callable[..., None]
+) -> None:
+    n_events, after_s = 6_000, []
+    stream = make_slow_stream(partitions=2, batch_s=0.01)
+    with stream.worker(SLOW_S="1") as patient, stream.worker() as quick, ThreadPoolExecutor(1) as background:
+        both = (patient, quick)
+        wait_for(lambda: all(len(w.stats().get("partitions", ())) == 1 for w in both), "a partition each", *both)
+        stream.send(range(100))
+        wait_for(lambda: patient.stats()["open_batches"], "the first batch", patient)
+        # All others come with the second fetch, and take three seconds.
+        stream.send(range(100, n_events))
+        wait_for(lambda: patient.stats()["open_batches"] > 1, "the second batch", patient)
+        draining = background.submit(patient.stop)
+        quick.stop()
+        left = time.monotonic()
+        draining.result()
+        after_s.append(time.monotonic() - left)
+    # Its next heartbeat tells it that the group comes together anew, and there is one a second.
+    require_bite(after_s[0] > 1.1, "the drain was over before the rebalance")
+    n_left = stream.lag()
+    with stream.worker() as heir:
+        heir.wait_until_ready()
+        stream.wait_until_committed(heir)
+        heir.stop()
+    outcome = stream.outcome(range(n_events))
+    measured(
+        "F03 a member leaves while another one drains", "at-least-once", events=n_events, lost=len(outcome.lost),
+        duplicates=outcome.duplicates, bound=0, wrong=len(outcome.wrong), out_of_order=outcome.out_of_order,
+        left_undone=n_left, drained_s=after_s[0],
+    )  # fmt: skip
+    assert outcome.is_clean
+    # What it had taken up it has finished.
+    assert n_left == 0

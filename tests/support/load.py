@@ -21,16 +21,20 @@ FLUSH_DEADLINE_S = 90.0
 _TICK_S = 0.02
 
 _SLOW = """\
+import os
 import time
 
 def slow(batch):
-    time.sleep({seconds})
+    time.sleep(float(os.environ.get("SLOW_S", {seconds})))
     return {{}}
 """
 
 
 def slow_down(stream: KnownStream, seconds: float) -> None:
-    """Put a stage in front that takes so long for each batch: a fault then finds work under way."""
+    """Put a stage in front that takes so long for each batch: a fault then finds work under way.
+
+    In a worker with `SLOW_S` in its environment it takes that long.
+    """
     (stream.folder / "slow.py").write_text(_SLOW.format(seconds=seconds), encoding="utf-8")
     text = stream.file.read_text(encoding="utf-8")
     stream.file.write_text(text.replace("stages:", "stages:\n  - id: slow\n    extract: slow:slow"), encoding="utf-8")
