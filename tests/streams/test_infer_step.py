@@ -22,7 +22,7 @@ from modelstream.operators.operator import Operator
 from modelstream.operators.padding import PaddingCounters
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.delivery import Output
-from modelstream.streams.infer_step import InferStep, make_step
+from modelstream.streams.infer_step import Clocks, InferStep, make_step
 from modelstream.streams.ledger import Ledger, Ticket
 from modelstream.streams.records import RecordBatch
 from modelstream.streams.steps import Step
@@ -111,6 +111,36 @@ def test_a_micro_batch_that_is_done_early_waits_for_the_one_before(make_built: C
         woken.get(timeout=DEADLINE_S)
         step([])
     assert outbox.ids == ["0", "1", "2", "3"]
+
+
+class Hand:
+    """A clock that a batch moves on by a second."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+        self.now_s = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._operator, name)
+
+    def __call__(self, batch: EventBatch) -> EventBatch:
+        self.now_s += 1
+        return self._operator(batch)
+
+
+def test_what_a_turn_of_a_drain_had_no_time_for_is_due_at_once(make_built: Callable[..., BuiltPipeline]) -> None:
+    built = make_built(max_size=4, max_wait_ms=4000)
+    hand = Hand(built.stages[0].operator)
+    built = replace(built, stages=(replace(built.stages[0], operator=hand),))
+    clocks, outbox = Clocks(lambda: hand.now_s, lambda: hand.now_s), Outbox()
+    step = make_step(built, 0, outbox, 10**6, downstream_s=0.0, pool=None, clocks=clocks)  # type: ignore[arg-type]
+    result = step([records(*range(7))], drain=False)
+    assert len(outbox.ids) == 4
+    assert result.due_in_s is not None
+    assert result.due_in_s > 0
+    result = step([records(*range(7))], drain=True)
+    assert (len(outbox.ids), result.due_in_s) == (12, 0)
+    assert (step([], drain=True).due_in_s, len(outbox.ids)) == (None, 14)
 
 
 class Padding:
