@@ -9,7 +9,7 @@ from modelstream.models.errors import CacheUnavailable, ConfigError
 from modelstream.streams.settings import RedisSettings
 from modelstream.streams.spec import PipelineSpec
 
-__all__ = ["cache_settings", "warn_if_away"]
+__all__ = ["cache_settings", "warn_if_away", "what_is_wrong"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +43,19 @@ def cache_settings(spec: PipelineSpec, option: str | None, environ: Mapping[str,
 
 def warn_if_away(settings: RedisSettings) -> None:
     """Log a warning if Redis does not answer: the worker does without, and asks again now and then."""
+    if (problem := what_is_wrong(settings)) is not None:
+        logger.warning("no cache for now, so every answer is computed: %s", problem)
+
+
+def what_is_wrong(settings: RedisSettings) -> str | None:
+    """Return why Redis does not answer; None where it does."""
     from modelstream.operators.redis_store import open_store
 
     store = open_store(settings.url, _START_TIMEOUT_S)
     try:
         store.ping()
     except CacheUnavailable as error:
-        logger.warning("no cache for now, so every answer is computed: %s", error)
+        return str(error)
     finally:
         store.close()
+    return None

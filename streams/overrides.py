@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from modelstream.models.errors import ConfigError
+from modelstream.models.errors import ConfigError, did_you_mean
 from modelstream.streams.yaml_file import describe, parse_yaml
 
 __all__ = ["apply_overrides"]
@@ -65,7 +65,9 @@ def _put(target: Any, path: str, steps: list[str | int], value: Any) -> None:
         if following is None:
             target[step] = value
         elif isinstance(step, str) and target.get(step) is None:
-            target[step] = {} if isinstance(following, str) else []
+            if not isinstance(following, str):
+                raise ConfigError(f"--set {path}", f"there is no list {so_far!r}{did_you_mean(step, target)}")
+            target[step] = {}
         target = target[step]
 
 

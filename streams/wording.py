@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "rough_time"]
+__all__ = ["counted", "letter_reason", "rough_time"]
 
 
 def counted(n: int, noun: str) -> str:
@@ -21,6 +21,17 @@ def counted(n: int, noun: str) -> str:
     ('1 dead letter', '20,000 predictions')
     """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def letter_reason(stage: str, reason: str) -> str:
+    """Return why and where events became dead letters.
+
+    Examples
+    --------
+    >>> letter_reason("score", "missing_field")
+    "missing_field at 'score'"
+    """
+    return f"{reason} at {stage!r}"
 
 
 def rough_time(seconds: float) -> str:

@@ -1,8 +1,22 @@
-"""``python -m modelstream``."""
+"""``python -m modelstream``, and the command ``modelstream``."""
 
-from modelstream.streams.cli.main import main
+import os
+import signal
 
 __all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line."""
+    # While half a second of imports goes on there is nothing to clean up, and their traceback tells nobody anything.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    from modelstream.streams.cli.main import main as run
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -18,7 +18,7 @@ from modelstream.streams.cli.common import EXIT_FAILED, OutputFile, pipeline_arg
 from modelstream.streams.cli.progress import rounded_rate, show_progress
 from modelstream.streams.event_files import EventFile, FileFormat, Record, format_of, open_events
 from modelstream.streams.prediction_files import open_output, open_predictions, output_format
-from modelstream.streams.wording import counted
+from modelstream.streams.wording import counted, letter_reason
 
 __all__ = ["command"]
 
@@ -116,7 +116,7 @@ def _summarise(totals: BatchTotals, seconds: float, dead_letters: Path | None) -
         err=True,
     )
     for (stage, reason), n_letters in totals.reasons.most_common():
-        click.echo(f"  {n_letters:>9,}  {reason} at {stage!r}", err=True)
+        click.echo(f"  {n_letters:>9,}  {letter_reason(stage, reason)}", err=True)
     if totals.n_dead_letters:
         where = f"in {dead_letters}" if dead_letters else "not kept; --dead-letters FILE keeps them"
         click.echo(f"  the first: {totals.first_letter}\n  {where}", err=True)

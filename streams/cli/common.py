@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -186,6 +187,8 @@ def require_topics(
 
 def run_command(group: click.Group) -> None:
     """Run the command line; every failure ends in one message and an exit code, never in a traceback."""
+    # What Ctrl-C cleans up, `timeout` and a service manager should not leave behind. A worker has its own way to end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = group.main(prog_name="modelstream", standalone_mode=False)
     except click.exceptions.Abort:

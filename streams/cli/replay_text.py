@@ -102,6 +102,8 @@ def print_result(result: ReplayResult) -> None:
     console.print(table)
     if result.consumer_latency is not None:
         console.print(_latency_table(result))
+    if result.first_dead_letter:
+        click.echo(f"the first dead letter: {result.first_dead_letter}")
 
 
 def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
@@ -114,6 +116,8 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         (result.duplicates, "duplicate"),
     ):
         yield ("?" if count is None else f"{count:,}"), what
+        if what == "dead letters":
+            yield from ((f"{n:,}", f"  {reason}") for reason, n in result.dead_letter_reasons.items())
     yield f"{result.events_per_s:,.0f}", f"events per second, over {result.seconds:,.1f} s"
     yield f"{result.max_lag:,}", "events waiting for an answer at the most"
     for stage in result.stages:

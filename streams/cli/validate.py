@@ -12,7 +12,7 @@ from modelstream.models.contract import FieldSpec
 from modelstream.models.onnx_model import OnnxModel
 from modelstream.operators.fields import ColumnSpec, type_text
 from modelstream.streams.build import BuiltPipeline
-from modelstream.streams.caching import cache_settings
+from modelstream.streams.caching import cache_settings, what_is_wrong
 from modelstream.streams.cli.common import (
     broker_option,
     broker_settings,
@@ -23,6 +23,7 @@ from modelstream.streams.cli.common import (
     set_option,
 )
 from modelstream.streams.graph import cascade_lines, ensemble_line, rules_lines
+from modelstream.streams.infer_spec import ModelSpec
 from modelstream.streams.input_notes import input_notes
 from modelstream.streams.known_columns import unchecked_notes
 from modelstream.streams.spec import DeclaredColumns, PresentFields, StageSpec
@@ -59,6 +60,10 @@ def command(pipeline: Path, broker: str | None, redis: str | None, overrides: tu
     topics = _check_topics(pipeline, built, broker, offline)
     for label, text in _summary(built):
         click.echo(f"{label:<9} {text}")
+    if cache is not None:
+        # Not a failure where it does not: a worker would start, and compute every answer until it does.
+        problem = what_is_wrong(cache)
+        click.echo(f"{'redis':<9} {f'no cache for now: {problem}' if problem else 'answers'}")
     click.echo(f"{'broker':<9} {topics}")
     click.echo("ok")
 
@@ -110,7 +115,7 @@ def _summary(built: BuiltPipeline) -> Iterator[tuple[str, str]]:
 def _describe(stage: StageSpec) -> str:
     if stage.infer is not None:
         cached = f", answers kept for {stage.infer.cache.ttl_s} s" if stage.infer.cache else ""
-        models = ", ".join(entry.model for entry in stage.infer.models)
+        models = ", ".join(_name_model(entry) for entry in stage.infer.models)
         return f"{models}, at most {stage.infer.batch.most_rows} rows at once{cached}"
     step = getattr(stage, stage.kind)
     if isinstance(step, DeclaredColumns):
@@ -120,6 +125,11 @@ def _describe(stage: StageSpec) -> str:
     if isinstance(step, RulesSpec):
         return "; ".join(rules_lines(step))
     return str(step)
+
+
+def _name_model(model: ModelSpec) -> str:
+    is_renamed = model.name != model.model.partition("@")[0]
+    return f"{model.name} = {model.model}" if is_renamed else model.model
 
 
 def _describe_model(model: OnnxModel) -> str:

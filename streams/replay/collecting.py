@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from modelstream.streams.headers import PREFIX, as_count, read_headers
 from modelstream.streams.replay.generator import INTENDED_HEADER
 from modelstream.streams.replay.matching import hash_predictions
 from modelstream.streams.settings import BrokerSettings
+from modelstream.streams.wording import letter_reason
 
 __all__ = ["Answers", "LetterReader", "Letters"]
 
@@ -85,6 +87,9 @@ class Letters:
         self._is_first: list[bool] = []
         self._intended_us: list[int] = []
         self._stamps_ms: list[int] = []
+        #: Why, with how many there are of each; and the first one with what it says.
+        self.reasons: Counter[str] = Counter()
+        self.first = ""
 
     def add(self, messages: Sequence[Message]) -> None:
         """Note records; those that no generator has sent are others'."""
@@ -97,6 +102,13 @@ class Letters:
                 self._places.add(place)
                 self._intended_us.append(intended)
                 self._stamps_ms.append(message.timestamp()[1])
+                stage, reason, detail = (
+                    (said.get(f"{PREFIX}{name}") or b"").decode("utf-8", "replace")
+                    for name in ("stage", "reason", "detail")
+                )
+                why = letter_reason(stage, reason)
+                self.reasons[why] += 1
+                self.first = self.first or f"{why}: {detail}"
 
     @property
     def n(self) -> int:

@@ -13,6 +13,7 @@ from modelstream.streams.replay.figures import Course, answers_per_s, highest_la
 from modelstream.streams.replay.offline import ClosedBatch, OfflineRun
 from modelstream.streams.replay.result import Environment, ReplayResult, StageFigures
 from modelstream.streams.replay.result_keys import Labels, flat_latency, mean_batch
+from modelstream.streams.wording import letter_reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,6 +88,8 @@ def offline_result(
         peak_rss_mb=None,
         predictions=len(run.predictions),
         dead_letters=len(run.dead_letters),
+        dead_letter_reasons=dict(Counter(map(_reason, run.dead_letters)).most_common()),
+        first_dead_letter=next((f"{_reason(letter)}: {letter['detail']}" for letter in run.dead_letters), ""),
         filtered=run.n_filtered,
         missing=n_events - len(run.predictions) - len(run.dead_letters) - run.n_filtered,
         duplicates=0,
@@ -98,6 +101,10 @@ def offline_result(
         stages=stages,
         environment=environment,
     )
+
+
+def _reason(letter: dict[str, Any]) -> str:
+    return letter_reason(letter["stage"], letter["reason"])
 
 
 def _labels(labels: Labels) -> dict[str, Any]:

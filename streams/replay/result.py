@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modelstream.models.errors import ConfigError
 from modelstream.operators.cache_counters import CacheCounters
@@ -115,6 +115,10 @@ class ReplayResult(_Value):
         Events sent.
     predictions, dead_letters : int
         Records of these events on the output topics, repeated ones included.
+    dead_letter_reasons : dict of str to int
+        How many of them for each reason and stage, repeated ones included.
+    first_dead_letter : str
+        What the first of them says; empty where there is none.
     filtered : int or None
         Events that a stage took out, as the workers say; None where they cannot be asked.
     missing : int or None
@@ -193,6 +197,8 @@ class ReplayResult(_Value):
 
     predictions: int
     dead_letters: int
+    dead_letter_reasons: dict[str, int] = Field(default_factory=dict)
+    first_dead_letter: str = ""
     filtered: int | None
     missing: int | None
     duplicates: int

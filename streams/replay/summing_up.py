@@ -62,6 +62,8 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
         peak_rss_mb=round(int(seen.usage.rss_bytes.max()) / 1e6, 1) if seen.usage else None,
         predictions=answered.n_predictions,
         dead_letters=len(letters[0]),
+        dead_letter_reasons=dict(seen.letters.reasons.most_common()),
+        first_dead_letter=seen.letters.first,
         filtered=filtered,
         missing=_missing(seen, filtered, len(answered.positions) + len(letters[0])),
         duplicates=answered.n_duplicates,

@@ -53,7 +53,7 @@ def test_exactly_the_failing_rows_are_rejected(case: tuple[int, set[int]]) -> No
     assert (rejected.lineage.record_index.tolist() if rejected else []) == sorted(bad)
     if rejected is not None:
         assert {(f.stage, f.reason, f.detail, f.exception) for f in rejected.faults.values()} == {
-            ("step", "operator_failed", "no", "ValueError")
+            ("step", "operator_failed", "ValueError: no", "ValueError")
         }
     if good:
         assert settled.kept.columns["seen"].tolist() == good  # type: ignore[union-attr]
@@ -68,20 +68,20 @@ def test_one_failing_row_costs_few_calls(case: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "reason", "name"),
+    ("error", "reason", "name", "detail"),
     [
-        (InferenceError("m", "1", "no"), "model_failed", "InferenceError"),
-        (OperatorError("step", "no"), "operator_failed", "OperatorError"),
-        (SystemExit(3), "operator_failed", "SystemExit"),
-        (RecursionError(), "operator_failed", "RecursionError"),
+        (InferenceError("m", "1", "no"), "model_failed", "InferenceError", "model m@1: no"),
+        (OperatorError("step", "no"), "operator_failed", "OperatorError", "stage 'step': no"),
+        (SystemExit(3), "operator_failed", "SystemExit", "SystemExit: 3"),
+        (RecursionError(), "operator_failed", "RecursionError", "RecursionError"),
+        (KeyError("reading"), "operator_failed", "KeyError", "KeyError: 'reading'"),
     ],
 )
-def test_the_fault_tells_what_was_raised(error: BaseException, reason: str, name: str) -> None:
+def test_the_fault_tells_what_was_raised(error: BaseException, reason: str, name: str, detail: str) -> None:
     rejected = run_isolated(fail_on({1}, error), batch_of(3)).rejected
     assert rejected is not None
     fault = rejected.faults[0]
-    assert (fault.reason, fault.exception) == (reason, name)
-    assert fault.detail == (str(error) or name)
+    assert (fault.reason, fault.exception, fault.detail) == (reason, name, detail)
 
 
 def test_an_exception_that_cannot_say_what_it_is_is_one_rows_all_the_same() -> None:

@@ -276,7 +276,7 @@ class TestFunction:
         settled = self.run(function)
         assert rows(settled) == [0, 1, 3]
         assert settled.kept.columns["c"].tolist() == [100, 101, 103]  # type: ignore[union-attr]
-        assert faults(settled) == {2: ("operator_failed", "not 2")}
+        assert faults(settled) == {2: ("operator_failed", "ValueError: not 2")}
 
     @pytest.mark.parametrize(
         ("function", "detail"),

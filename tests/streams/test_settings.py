@@ -290,6 +290,7 @@ class TestOverrides:
                 "stages[1].id=x",
                 "--set stages[1].id: stages has no [1]; its entries are counted from 0, and there are 1",
             ),
+            ("stage[0].id=x", "--set stage[0].id: there is no list 'stage'; did you mean 'stages'?"),
             ("stages.id=x", "--set stages.id: stages is not a mapping, but a list"),
             ("sink[0]=x", "--set sink[0]: sink is not a list, but a mapping"),
             ("sink.topic.name=x", "--set sink.topic.name: sink.topic is not a mapping, but 'out'"),

@@ -114,8 +114,9 @@ def test_a_live_replay_goes_through_the_workers_that_run(
         worker.stop()
 
 
-def test_ctrl_c_ends_it_with_what_there_was(
-    start: Callable[..., subprocess.Popen[bytes]], pipeline: Path, tmp_path: Path
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_it_with_what_there_was(
+    start: Callable[..., subprocess.Popen[bytes]], pipeline: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     file, out = tmp_path / "events.ndjson", tmp_path / "result.json"
     file.write_bytes(lines(5000))
@@ -124,7 +125,7 @@ def test_ctrl_c_ends_it_with_what_there_was(
     # Until some have been answered: the first line may come before that.
     while not re.search(rb"answered [1-9]", line := process.stderr.readline()):
         assert line, "it ended before it began"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert b"Traceback" not in stderr

@@ -89,6 +89,10 @@ def test_a_rate_is_sustained_if_nothing_speaks_against_it() -> None:
         ({"series": course(1000, 0.9)}, "lag grows by 100 events/s"),
         ({"p99_ms": 150.0}, "p99 is 150 ms"),
         ({"p99_ms": None}, "no predictions to measure"),
+        (
+            {"p99_ms": None, "predictions": 0, "dead_letters": 9, "first_dead_letter": "wrong_type at 'score': no"},
+            "no predictions, but dead letters, the first: wrong_type at 'score': no",
+        ),
     ],
 )
 def test_a_rate_is_not_sustained_for_a_reason(changes: dict[str, object], said: str) -> None:

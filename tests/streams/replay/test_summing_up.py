@@ -41,6 +41,9 @@ def letter(due_ms: float, ms: float) -> Message:
         (INTENDED_HEADER, b"%d" % (START_US + due_ms * 1000)),
         ("modelstream.partition", b"0"),
         ("modelstream.offset", b"%d" % due_ms),
+        ("modelstream.stage", b"score"),
+        ("modelstream.reason", b"wrong_type"),
+        ("modelstream.detail", b"field 'x' at %d" % due_ms),
     ]
     return Message(
         topic="dead", partition=0, offset=0, value=b"x", headers=headers,
@@ -99,6 +102,13 @@ def test_what_is_missing_twice_or_anothers_is_told_apart() -> None:
 def test_a_letter_that_came_twice_hides_no_missing_event() -> None:
     result = summed_up([0, 1, 2], [prediction("e0", 5)], [letter(1, 8), letter(1, 9)])
     assert (result.dead_letters, result.missing, result.series[-1].answered) == (1, 1, 2)
+
+
+def test_dead_letters_tell_why() -> None:
+    result = summed_up([0, 1, 2], [], [letter(1, 8), letter(2, 9)])
+    assert result.dead_letter_reasons == {"wrong_type at 'score'": 2}
+    assert result.first_dead_letter == "wrong_type at 'score': field 'x' at 1"
+    assert summed_up([0], [prediction("e0", 5)]).first_dead_letter == ""
 
 
 def test_letters_that_nobody_reads_yet_start_no_replay(monkeypatch: pytest.MonkeyPatch) -> None:
