@@ -109,6 +109,7 @@ class Codec:
         timestamps_ms: Sequence[int] | NDArray[np.int64],
         default_ids: Callable[[], list[str]] | None = None,
         lineage: Lineage | None = None,
+        default_times_ms: NDArray[np.int64] | None = None,
         priorities: NDArray[np.int8] | None = None,
     ) -> EventBatch:
         """Return the events of a batch of records; bad records are marked as rejected, and are ``{}`` as events.
@@ -125,6 +126,8 @@ class Codec:
             Gives the ids where `event_id` names no field; by default an event's position.
         lineage : Lineage, optional
             Where the records come from; by default all from one source, in its order.
+        default_times_ms : ndarray of int64, shape (n_rows,), optional
+            The event times where `event_time` names no field; by default the timestamps.
         priorities : ndarray of int8, shape (n_rows,), optional
             Their priorities, from 0 to 9, where the events do not tell them.
         """
@@ -136,7 +139,7 @@ class Codec:
         batch = EventBatch(
             keys=keys,
             ids=self._ids(events, faults, default_ids),
-            event_times=self._times(events, faults, record_times),
+            event_times=self._times(events, faults, record_times if default_times_ms is None else default_times_ms),
             events=events,
             lineage=Lineage.of_source(None, len(events)) if lineage is None else lineage,
             columns=columns,
@@ -188,11 +191,11 @@ class Codec:
             ids[row] = ""
         return ids
 
-    def _times(self, events: Events, faults: Faults, record_times: NDArray[np.int64]) -> NDArray[np.datetime64]:
+    def _times(self, events: Events, faults: Faults, default_ms: NDArray[np.int64]) -> NDArray[np.datetime64]:
         field = self.event_time
         if field is None or not events:
             # Clipped: a producer may stamp anything, and a prediction has four digits for the year.
-            ms = record_times
+            ms = default_ms
             if len(ms) and not FIRST_MS <= ms.min() <= ms.max() <= LAST_MS:
                 ms = np.clip(ms, FIRST_MS, LAST_MS)
             return ms.view("datetime64[ms]")

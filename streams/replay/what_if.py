@@ -243,6 +243,7 @@ class _HollowCodec:
         timestamps_ms: NDArray[np.int64],
         default_ids: object = None,
         lineage: Lineage | None = None,
+        default_times_ms: object = None,
     ) -> EventBatch:
         n_rows = len(values)
         return EventBatch(
