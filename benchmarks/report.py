@@ -15,7 +15,7 @@ from rich.table import Table
 
 from modelstream.streams.replay.environment import describe_environment as replay_environment
 
-__all__ = ["Summary", "describe_environment", "missed", "print_table", "summarise"]
+__all__ = ["Summary", "describe_environment", "missed", "print_table", "ratio_of", "summarise"]
 
 #: By system, by measure.
 Summary = dict[str, dict[str, float | None]]
@@ -49,8 +49,14 @@ def summarise(runs: Sequence[Run]) -> Summary:
     return summary
 
 
-def missed(summary: Summary, at_least: float) -> str | None:
-    """Return what is wrong with modelstream's ratio to the loop, in one line; None where it is high enough.
+def ratio_of(summary: Summary, system: str, base: str) -> float | None:
+    """Return the ratio of a system's median rate to another one's; None where one of them is not there."""
+    rate, other = (summary.get(name, {}).get("events_per_s") for name in (system, base))
+    return rate / other if rate and other else None
+
+
+def missed(summary: Summary, at_least: float, system: str = "modelstream", base: str = "loop") -> str | None:
+    """Return what is wrong with the ratio of a system to another one, in one line; None where it is high enough.
 
     Parameters
     ----------
@@ -58,12 +64,14 @@ def missed(summary: Summary, at_least: float) -> str | None:
         As `summarise` returns it.
     at_least : float
         What the ratio must reach.
+    system, base : str
+        Whose rate is compared with whose.
     """
-    ratio = summary.get("modelstream", {}).get("ratio_to_loop")
+    ratio = ratio_of(summary, system, base)
     if ratio is None:
-        return "there is no ratio of modelstream to the loop"
+        return f"there is no ratio of {system} to {base}"
     # So put that NaN misses, too.
-    return None if ratio >= at_least else f"modelstream's ratio to the loop, {ratio:.4f}, is below {at_least:g}"
+    return None if ratio >= at_least else f"the ratio of {system} to {base}, {ratio:.4f}, is below {at_least:g}"
 
 
 def describe_environment(broker: str) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -17,13 +19,33 @@ from benchmarks.checks import RunFailed
 from benchmarks.cluster import BrokerFailed, open_cluster
 from benchmarks.matrix import EVENTS, Found, run_matrix
 from benchmarks.options import Systems, Workloads
-from benchmarks.report import describe_environment, missed, print_table, summarise
+from benchmarks.report import Summary, describe_environment, missed, print_table, ratio_of, summarise
 from benchmarks.workloads import WORKLOADS
 
 __all__ = ["main"]
 
 #: Long enough for memory that is not given back to show.
 SOAK_EVENTS = 5_000_000
+
+_EOS = "modelstream-eos"
+
+
+class _Least(NamedTuple):
+    """What the ratio of one system's rate to another's must reach, if anything."""
+
+    option: str
+    ratio: float | None
+    system: str
+    base: str
+
+    def check(self, systems: Sequence[str]) -> None:
+        if self.ratio is not None and not {self.system, self.base} <= set(systems):
+            what = f"{self.option} compares {self.system} with {self.base}, and --systems or --soak leaves one out"
+            raise click.UsageError(what)
+
+    def require(self, workload: str, summary: Summary) -> None:
+        if self.ratio is not None and (what := missed(summary, self.ratio, self.system, self.base)):
+            raise click.ClickException(f"{workload}: {what}")
 
 
 @click.command()
@@ -40,6 +62,12 @@ SOAK_EVENTS = 5_000_000
     metavar="RATIO",
     help="Exit with 1 where modelstream's ratio to the loop is below, on any of the workloads.",
 )
+@click.option(
+    "--eos-at-least",
+    type=click.FloatRange(min=0),
+    metavar="RATIO",
+    help="The same for the ratio of modelstream-eos to modelstream.",
+)
 def main(
     systems: list[str] | None,
     workloads: list[str],
@@ -49,14 +77,19 @@ def main(
     json_file: Path | None,
     soak: bool,
     at_least: float | None,
+    eos_at_least: float | None,
 ) -> None:
     """Measure throughput, CPU and memory of several systems on the same jobs, one worker each, in turn.
 
     Every output of every run is compared with what ONNX Runtime says of that row alone.
     """
     systems = systems or (["modelstream"] if soak else ["loop", "modelstream", "faust", "quix"])
-    if at_least is not None and not {"loop", "modelstream"} <= set(systems):
-        raise click.UsageError("--at-least compares modelstream with the loop, and --systems or --soak leaves one out")
+    leasts = [
+        _Least("--at-least", at_least, "modelstream", "loop"),
+        _Least("--eos-at-least", eos_at_least, _EOS, "modelstream"),
+    ]
+    for least in leasts:
+        least.check(systems)
     systems, unavailable = prepare_systems(systems)
     runs = runs or (1 if soak else 3)
     found: dict[str, Found] = {}
@@ -71,6 +104,8 @@ def main(
     told = {name: summarise(one.runs) for name, one in found.items()}
     for name, one in found.items():
         print_table(told[name], one.runs)
+        if (ratio := ratio_of(told[name], _EOS, "modelstream")) is not None:
+            click.echo(f"exactly-once to at-least-once: {ratio:.3f}")
         for system, reason in one.unavailable.items():
             click.echo(f"not measured: {system}: {reason}")
     if json_file:
@@ -80,10 +115,9 @@ def main(
             "environment": describe_environment(broker),
         }
         json_file.write_text(json.dumps(result, indent=2) + "\n")
-    if at_least is not None:
-        for name in workloads:
-            if what := missed(told[name], at_least):
-                raise click.ClickException(f"{name}: {what}")
+    for name in workloads:
+        for least in leasts:
+            least.require(name, told[name])
 
 
 if __name__ == "__main__":

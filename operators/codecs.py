@@ -31,7 +31,7 @@ _NUMBERS = {int, float, type(None)}
 class Format(Protocol):
     """What the value of a record is: how events are read from it, and written to it.
 
-    A new one is one file, and one entry in `modelstream.streams.formats`.
+    A new one is one file, one entry in `modelstream.streams.formats`, and its name in `spec.FormatName`.
     """
 
     @property

@@ -133,8 +133,8 @@ class App(faust.App):
             "broker_session_timeout": self.limits.session_timeout_s,
             # Faust's default, and longer than a session, as it must be.
             "broker_request_timeout": max(90.0, 1.5 * self.limits.session_timeout_s),
-            # Three heartbeats in a session, as Kafka advises; also how soon a rebalance is noticed.
             "broker_max_poll_interval": self.max_poll_interval_s,
+            # Kafka advises three heartbeats in a session at least; this is also how soon a rebalance is noticed.
             "broker_heartbeat_interval": self.limits.session_timeout_s / 6,
             "consumer_auto_offset_reset": "earliest",
             "stream_buffer_maxsize": WAITING_BATCHES,
@@ -174,7 +174,7 @@ class App(faust.App):
         return isinstance(delivery, TransactionalDelivery) and delivery.n_held >= self.limits.max_rows_in_flight
 
     def _commit_soon(self) -> None:
-        # On the data thread.
+        # On the data thread, or that of the transactions.
         self.loop.call_soon_threadsafe(lambda: self.consumer.add_future(self.consumer.commit()))
 
     @property

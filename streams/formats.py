@@ -1,4 +1,4 @@
-"""The formats that records may have: the one table, which a new format gets an entry in."""
+"""The formats that records may have: a new one gets an entry here, and its name in `spec.FormatName`."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ __all__ = [
 _MAX_BATCH = 65_536
 #: A year: longer than any model version answers.
 _MAX_TTL_S = 31_536_000
-#: Longer waits would outlast the drain at the end of an assignment.
+#: Longer than anyone waits for a batch to fill; a mistake in the unit is more likely.
 _MAX_WAIT_MS = 4_000
 
 #: Of a tiny model 1,024 rows stay in the processor's cache from decoding to encoding. With a target its cost curve sets

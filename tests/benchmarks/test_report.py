@@ -41,7 +41,7 @@ def test_without_a_loop_there_is_no_ratio(capsys) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "what"),
-    [(80, None), (79, "modelstream's ratio to the loop, 0.7900, is below 0.8")],
+    [(80, None), (79, "the ratio of modelstream to loop, 0.7900, is below 0.8")],
 )
 def test_a_ratio_below_what_it_must_be_is_named(rate: float, what: str | None) -> None:
     assert missed(summarise([_run("loop", 100), _run("modelstream", rate)]), 0.8) == what
@@ -49,4 +49,4 @@ def test_a_ratio_below_what_it_must_be_is_named(rate: float, what: str | None) -
 
 @pytest.mark.parametrize("system", ["loop", "modelstream"])
 def test_without_both_there_is_nothing_to_compare(system: str) -> None:
-    assert missed(summarise([_run(system, 100)]), 0.8) == "there is no ratio of modelstream to the loop"
+    assert missed(summarise([_run(system, 100)]), 0.8) == "there is no ratio of modelstream to loop"

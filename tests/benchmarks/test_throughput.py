@@ -82,7 +82,7 @@ def test_a_broker_that_is_not_there_is_one_clear_message() -> None:
 def test_a_least_ratio_needs_both_systems(options: tuple[str, ...]) -> None:
     done = _bench("--at-least", "0.8", *options)
     assert done.returncode == 2
-    assert "--at-least compares modelstream with the loop" in done.stderr
+    assert "--at-least compares modelstream with loop" in done.stderr
 
 
 @pytest.mark.parametrize(("at_least", "exit_code"), [("0.8", 0), ("0.9", 1)])
@@ -93,4 +93,19 @@ def test_a_ratio_below_the_least_fails(monkeypatch: pytest.MonkeyPatch, at_least
     monkeypatch.setattr(throughput, "run_matrix", lambda *_, **__: Found(runs))
     result = CliRunner().invoke(throughput.main, ["--systems", "loop,modelstream", "--at-least", at_least])
     assert result.exit_code == exit_code, result.output
-    assert ("ratio to the loop, 0.8000, is below 0.9" in result.output) == bool(exit_code)
+    assert ("ratio of modelstream to loop, 0.8000, is below 0.9" in result.output) == bool(exit_code)
+
+
+@pytest.mark.parametrize(("at_least", "exit_code"), [("0.85", 0), ("0.95", 1)])
+def test_exactly_once_below_its_least_ratio_fails(
+    monkeypatch: pytest.MonkeyPatch, at_least: str, exit_code: int
+) -> None:
+    rates = {"modelstream": 100, "modelstream-eos": 90}
+    runs = [Run("mlp-20", system, 1, 10, rate, 1.0, 1.0, 1.0, "polling", True, 0) for system, rate in rates.items()]
+    monkeypatch.setattr(throughput, "open_cluster", lambda *_: nullcontext())
+    monkeypatch.setattr(throughput, "run_matrix", lambda *_, **__: Found(runs))
+    command = ["--systems", "modelstream,modelstream-eos", "--eos-at-least", at_least]
+    result = CliRunner().invoke(throughput.main, command)
+    assert result.exit_code == exit_code, result.output
+    assert "exactly-once to at-least-once: 0.900" in result.output
+    assert ("ratio of modelstream-eos to modelstream, 0.9000, is below 0.95" in result.output) == bool(exit_code)
