@@ -169,6 +169,16 @@ def test_lateness_that_is_not_the_size_s_leaves_the_size_alone() -> None:
     assert sizes.cap(100_000, 0.0)[0] == 1024
 
 
+def test_what_follows_a_batch_counts_for_whether_it_was_late() -> None:
+    sizes = trained(fixed_s=1e-3, per_row_s=1e-6, downstream_s=0.005)
+    for _ in range(3):
+        sizes.finished(1024, 0.014, 0.002)  # too old before it began: what follows takes what was left
+    assert sizes.cap(100_000, 0.0) == (1024, False)
+    for _ in range(3):
+        sizes.finished(1024, 0.0, 0.017)  # in time by itself, and late after what follows
+    assert sizes.cap(100_000, 0.0) == (int(1024 * 0.9**3), False)
+
+
 def test_a_model_that_becomes_slower_gets_smaller_batches() -> None:
     sizes = trained(fixed_s=1e-3, per_row_s=1e-6)
     for _ in range(200):

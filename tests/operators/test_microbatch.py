@@ -114,6 +114,38 @@ def test_a_wait_ends_early_for_a_row_that_must_be_answered(clock: VirtualClock) 
     assert batcher.due_in_s() == pytest.approx(0.018 - 0.005 - 0.001 - 0.0012, abs=1e-5)
 
 
+def test_without_room_for_more_a_batch_waits_for_nothing(clock: VirtualClock) -> None:
+    batcher, a = make_batcher(clock, BatchPolicy(max_size=10, max_wait_s=1.0, queue_rows=4)), Source("a")
+    batcher.add(a.batch(3))
+    assert (batcher.take(), batcher.due_in_s()) == (None, pytest.approx(1.0))
+    batcher.add(a.batch(1))
+    assert batcher.due_in_s() == 0
+    batch = batcher.take()
+    assert batch is not None
+    assert len(batch.events) == 4
+
+
+def test_a_batch_that_was_late_before_it_began_makes_no_smaller_ones(clock: VirtualClock) -> None:
+    batcher, a = make_batcher(clock, BatchPolicy(target_p99_s=0.020)), Source("a")
+
+    def run(n_rows: int, age_s: float, slower: float = 1.0) -> list[int]:
+        batcher.add(a.batch(n_rows, produced_s=clock.wall() - age_s))
+        sizes = []
+        while (batch := batcher.take()) is not None:
+            sizes.append(len(batch.events))
+            batcher.finished(batch, sizes[-1], slower * (0.001 + 1e-6 * sizes[-1]))
+        return sizes
+
+    for n_rows in (1, 8, 32, 128, 512, 1024) * 8:
+        run(n_rows, age_s=0.0)
+    for _ in range(3):
+        assert run(1024, age_s=0.025, slower=15) == [1024]
+    for _ in range(8):
+        run(1, age_s=0.0)
+    assert batcher.statistics.as_dict()["mode"] == "latency"
+    assert run(1024, age_s=0.0) == [1024]
+
+
 def test_the_wall_clock_may_jump(clock: VirtualClock) -> None:
     batcher, a = make_batcher(clock, BatchPolicy(max_wait_s=0.005, target_p99_s=0.020)), Source("a")
     batcher.add(a.batch(2, produced_s=clock.wall() - 0.002))

@@ -147,6 +147,40 @@ def test_a_first_step_sees_all_rows_and_two_cascades_may_hand_on() -> None:
     assert batch.outputs["a"].answered is None
 
 
+def test_a_step_that_saw_a_row_for_another_cascade_hands_on_nothing_of_this_one() -> None:
+    m, last = plus("m", 10), plus("last", 100)
+    infer = Infer(
+        "s",
+        [plus("a", 0), plus("b", 0), m, last],
+        cascades=[Cascade("one", ("a", "m", "last"), "value > 5"), Cascade("two", ("b", "m"), "value > 1")],
+    )
+    batch = infer(batch_of(3))
+    assert (m.seen, last.seen) == ([[3]], [])
+    assert said(batch) == {"a": [3], "b": [3], "m": [13], "last": [None], "one": [3], "two": [13]}
+    assert batch.outputs["one"].fields["model"] == ["a"]
+
+
+def test_a_cascade_has_no_answer_where_its_first_step_has_none() -> None:
+    last = plus("last", 100)
+    infer = Infer(
+        "s",
+        [plus("quick", 0), plus("slow", 1), NamedModel(plus("reader", 10, "y"), inputs={"y": "slow.value"}), last],
+        cascades=[Cascade("c", ("quick", "slow"), "value > 1"), Cascade("d", ("reader", "last"), "value < 14")],
+    )
+    assert {name: schema.partial for name, schema in infer.schema.items()} == {
+        "quick": False,
+        "slow": True,
+        "reader": True,
+        "last": True,
+        "c": False,
+        "d": True,
+    }
+    batch = infer(batch_of(1, 2, 3))
+    assert last.seen == [[2]], "the zero that stands for no answer is not unsure"
+    assert said(batch)["reader"] == [None, 13, 14]
+    assert said(batch)["d"] == [None, 102, 14]
+
+
 def test_rows_that_are_not_finite_are_not_handed_on() -> None:
     def inverse(x: Any) -> dict[str, Column]:
         with np.errstate(divide="ignore"):

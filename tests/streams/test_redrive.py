@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from support.kafka_tools import Incoming, Outgoing, create_topic, delete_topics, produce_all, read_all
 from support.letters import FIRST_MS, letter
 
 from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.dead_letter_reading import Letter, LetterFilter, Place, fetch_letters, is_marker, read_letters
-from modelstream.streams.redrive import Redriver, RedriveStopped
+from modelstream.streams.redrive import _CHUNK_BYTES, _CHUNK_LETTERS, Redriver, RedriveStopped, _stretches
 from modelstream.streams.redrive_plan import plan_redrive
 from modelstream.streams.settings import BrokerSettings
 
@@ -235,3 +236,58 @@ def test_the_embedded_broker_will_do(embedded_broker: Any, make_topics: Callable
     topics.redrive()
     assert offsets(topics.sent(), 0) == list(range(0, 20, 2))
     assert offsets(topics.sent(), 1) == list(range(1, 20, 2))
+
+
+# Without a broker
+
+
+@pytest.mark.parametrize(
+    ("sizes", "stretches"),
+    [
+        ([3_000_000] * 3, [[0], [1], [2]]),
+        ([2 * 1024 * 1024] * 5, [[0, 1], [2, 3], [4]]),
+        ([9_000_000, 10, 10, 9_000_000], [[0], [1, 2], [3]]),
+        ([10] * 501, [list(range(500)), [500]]),
+        ([], []),
+    ],
+)
+def test_a_transaction_has_so_many_letters_and_bytes_at_most(sizes: list[int], stretches: list[list[int]]) -> None:
+    letters = [
+        Letter(Place(0, i), 0, n_bytes, None, None, None, None, 1, None, ("events", 0, i))
+        for i, n_bytes in enumerate(sizes)
+    ]
+    found = list(_stretches(letters, _CHUNK_LETTERS, _CHUNK_BYTES))
+    assert [[one.place.offset for one in stretch] for stretch in found] == stretches
+
+
+class Coordinator:
+    """Stands in for a producer whose commits are not confirmed: no broker can be made to do that on purpose."""
+
+    def __init__(self, *errors: KafkaError) -> None:
+        self.errors = list(errors)
+        self.n_commits = 0
+
+    def commit_transaction(self, timeout_s: float) -> None:
+        self.n_commits += 1
+        if self.errors:
+            raise KafkaException(self.errors.pop(0))
+
+
+@pytest.mark.parametrize(
+    ("retriable", "n_errors", "n_commits", "commits"),
+    [(True, 1, 2, True), (True, 2, 3, True), (True, 3, 3, False), (False, 1, 1, False)],
+)
+def test_a_commit_that_was_not_confirmed_is_tried_again(
+    retriable: bool, n_errors: int, n_commits: int, commits: bool
+) -> None:
+    redriver = Redriver(BrokerSettings("localhost:1"), "dead", "events", 1)
+    error = KafkaError(KafkaError._TIMED_OUT, "not confirmed", retriable=retriable)
+    redriver._producer = coordinator = Coordinator(*[error] * n_errors)
+    redriver._in_transaction = True
+    if commits:
+        redriver._commit()
+    else:
+        with pytest.raises(KafkaException, match="not confirmed"):
+            redriver._commit()
+    assert coordinator.n_commits == n_commits
+    assert redriver._in_transaction is not commits, "what is not committed is to be undone"
