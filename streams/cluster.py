@@ -16,6 +16,8 @@ from modelstream.streams.settings import BrokerSettings
 
 __all__ = ["SILENT_LOGGER", "Cluster"]
 
+logger = logging.getLogger(__name__)
+
 # How long one request may take. With the connection attempts before it, still well below what a person waits for.
 _REQUEST_TIMEOUT_S = 8.0
 
@@ -159,4 +161,9 @@ class Cluster:
                 self._admin.poll(0)
             if is_refused(self._errors, waited_s):
                 break
+            if look_s == _LOOKS_S[0]:
+                why = f": {self._errors[0].str()}" if self._errors else ""
+                logger.warning(
+                    "%s does not answer yet, trying for %.0f s%s", self._settings.bootstrap, sum(_LOOKS_S), why
+                )
         raise unavailable(self._settings, failure, self._errors, sum(_LOOKS_S))
