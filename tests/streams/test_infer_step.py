@@ -210,6 +210,29 @@ def test_the_urgent_events_of_a_call_go_first_wherever_they_stand(make_built: Ca
     assert {str(i) for i in range(1000, 1006)} <= set(batches[0].events.ids)
 
 
+class SlowRows(Hand):
+    """A clock that each row moves on, by 10 µs: a large batch gains nothing."""
+
+    def __call__(self, batch: EventBatch) -> EventBatch:
+        self.now_s += 10e-6 * len(batch)
+        return self._operator(batch)
+
+
+def test_with_a_target_a_batch_has_its_size_by_all_that_waits(make_built: Callable[..., BuiltPipeline]) -> None:
+    built, batches = make_built(max_size=1000, target_p99_ms=60_000), list[MicroBatch]()
+    clock = SlowRows(built.stages[0].operator)
+    built = replace(built, stages=(replace(built.stages[0], operator=clock),))
+    clocks = Clocks(lambda: clock.now_s, lambda: 0.007)  # the records are new
+    step = make(built, Outbox(), None, clocks=clocks, on_batch=lambda batch, _: batches.append(batch))
+    for n_rows in (10, 1000, 2000) * 4:
+        step([records(*[0] * n_rows)], drain=True)
+        while step([], drain=True).due_in_s is not None:
+            pass
+    batches.clear()
+    step([records(*[0] * 1600)])  # decoded as 1,000 and 600
+    assert len(batches[0].events) == 400  # a quarter
+
+
 class Padding:
     """An operator whose models were given a fifth of fillers."""
 
