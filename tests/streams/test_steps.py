@@ -83,10 +83,20 @@ class Reader:
             partition, [_value(kind, f"{partition}/{start + i}", i) for i, kind in enumerate(kinds)]
         )
 
-    def read_values(self, partition: int, values: list[bytes]) -> RecordBatch:
+    def read_values(
+        self, partition: int, values: list[bytes], headers: list[list[tuple[str, bytes]] | None] | None = None
+    ) -> RecordBatch:
         tp, start = self.tps[partition], self.ends[self.tps[partition]] or 0
         messages = [
-            Message(topic="in", partition=partition, offset=start + i, key=b"k", value=value, timestamp=(1, 7))
+            Message(
+                topic="in",
+                partition=partition,
+                offset=start + i,
+                key=b"k",
+                value=value,
+                timestamp=(1, 7),
+                headers=headers[i] if headers else None,
+            )
             for i, value in enumerate(values)
         ]
         batch = RecordBatch(tp, messages, epoch=1, follows=self.ends[tp])
@@ -199,6 +209,15 @@ def test_rows_of_a_partition_that_was_given_up_are_left_out(make_built: Callable
     assert [ticket.live for output in outbox.outputs for ticket, _ in output.owed] == [True, True]
 
 
+def test_records_of_a_partition_that_was_given_up_are_not_begun(make_built: Callable[..., BuiltPipeline]) -> None:
+    step, reader = make_step(make_built(), 0, outbox := Outbox(), 10**6, downstream_s=0.0, pool=None), Reader()
+    records = reader.read(0, [GOOD, BAD, UNWANTED])
+    reader.ledger.drop([TP("in", 0)])
+    result = step([records])
+    assert (outbox.begun, outbox.outputs) == ([], [])
+    assert (result.n_events, result.batches, result.settled) == (0, [], [])
+
+
 def test_a_dead_letter_keeps_its_own_reason_when_rows_before_it_are_given_up(
     make_built: Callable[..., BuiltPipeline],
 ) -> None:
@@ -277,6 +296,17 @@ def test_a_full_queue_asks_for_no_more(make_built: Callable[..., BuiltPipeline])
 def test_a_priority_is_a_digit(headers: list[tuple[str, bytes | None]] | None, priority: int) -> None:
     message = Message(topic="in", partition=0, offset=0, key=b"k", value=b"{}", timestamp=(1, 7), headers=headers)
     assert RecordBatch(TP("in", 0), [message], epoch=1).priorities("tier").tolist() == [priority]
+
+
+def test_a_priority_is_of_its_own_record_in_a_batch_that_is_decoded_in_pieces(models: Path) -> None:
+    source: Any = {"topic": "in", "event_id": "id", "priority": {"header": "tier"}}
+    pipeline = Pipeline("p", source, folder=models).then("wanted", filter_events(present=["seq"]))
+    built = pipeline.then("score", infer(["triple"])).to("out", dead_letter="dead").build()
+    step, reader = make_step(built, 0, Outbox(), 10**6, downstream_s=0.0, pool=None), Reader()  # type: ignore[arg-type]
+    values = [_value(GOOD, f"0/{i}", i) for i in range(3000)]
+    batches = step([reader.read_values(0, values, [None] * 2950 + [[("tier", b"9")]] * 50)]).batches
+    priorities = [batch.priorities for batch in batches]
+    assert [priority for part in priorities if part is not None for priority in part] == [0] * 2950 + [9] * 50
 
 
 def test_a_flight_record_names_what_answers(models: Path) -> None:
