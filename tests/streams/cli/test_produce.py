@@ -118,7 +118,8 @@ def test_a_missing_topic_is_a_matter_of_configuration(run, trial, events):
 def test_a_broker_that_is_not_there(run, nowhere_file, events):
     done = run("produce", nowhere_file, events, "--broker", f"127.0.0.1:{free_port()}")
     assert done.returncode == 1
-    assert done.stderr.startswith("modelstream: error: broker 127.0.0.1:")
+    assert "does not answer yet, trying for 8 s" in done.stderr
+    assert "\nmodelstream: error: broker 127.0.0.1:" in done.stderr
 
 
 @pytest.mark.parametrize(
