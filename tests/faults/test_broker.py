@@ -49,7 +49,7 @@ def _stop_cleanly(kafka: ApacheKafka) -> None:
 def test_f05_the_broker_goes_away_and_comes_back(
     start_kafka: Callable[..., Any], tmp_path: Path, publish: Callable[..., None], seed: int, how: str
 ) -> None:
-    n_times, backs, answered_s = 2, [], []
+    n_times, backs, answered_s, bound = 2, [], [], 0
     kafka = start_kafka()
     with FaultRun(make_stream(kafka, tmp_path, batch_s=0.2), Random(seed)) as run:
         workers = run.workers(2)
@@ -65,6 +65,7 @@ def test_f05_the_broker_goes_away_and_comes_back(
                     _stop_cleanly(kafka)
                 pause(AWAY_S)
                 require_bite(run.load.count > run.load.n_acked, "no event had to wait for the broker")
+                bound += run.at_risk(moment)
                 kafka.restart()
                 backs.append(now_ms())
                 back = time.monotonic()
@@ -73,12 +74,12 @@ def test_f05_the_broker_goes_away_and_comes_back(
                 run.wait_until_recovered(backs[-1], *workers)
         verdict = run.settle(*workers)  # the workers have lived through it
     publish(
-        f"broker {how} x{n_times}, away {AWAY_S:.0f} s", verdict, bound=run.bound(2, n_times),
+        f"broker {how} x{n_times}, away {AWAY_S:.0f} s", verdict, bound=bound,
         recovery_s=run.recoveries_s(backs), first_answer_s=answered_s, rss_growth_mb=vitals.rss_growth_mb,
         refused=run.load.n_refused,
     )  # fmt: skip
     assert verdict.is_right
-    assert verdict.duplicated <= run.bound(2, n_times)
+    assert verdict.duplicated <= bound
     assert committed_and_repeated(run.stream, *(moment.mark for moment in run.moments)) == 0
     assert vitals.rss_growth_mb <= MAX_GROWTH_MB
 
@@ -124,16 +125,16 @@ def test_f06_the_network_to_the_broker_is_bad(
             moment = run.note()
             held, broken = proxy.n_held, proxy.n_broken
             Network(kind, proxy).be_bad()
-            healed_ms = now_ms()
+            healed_ms, bound = now_ms(), run.at_risk(moment)
             require_bite(proxy.n_held > held or proxy.n_broken > broken, "the proxy held nothing and broke nothing")
             run.wait_until_recovered(healed_ms, *workers, deadline_s=180.0)
         verdict = run.settle(*workers, deadline_s=180.0)  # the workers have lived through it
     publish(
-        f"network to the broker: {kind}, {BAD_S:.0f} s", verdict, bound=run.bound(2, 1),
+        f"network to the broker: {kind}, {BAD_S:.0f} s", verdict, bound=bound,
         recovery_s=run.recoveries_s([healed_ms]), p99_ms_before=run.p99_ms(calm_ms, moment.at_ms - 1000),
         p99_ms_during=run.p99_ms(moment.at_ms, healed_ms), rss_growth_mb=vitals.rss_growth_mb,
     )  # fmt: skip
     assert verdict.is_right
-    assert verdict.duplicated <= run.bound(2, 1)
+    assert verdict.duplicated <= bound
     assert committed_and_repeated(run.stream, moment.mark) == 0
     assert vitals.rss_growth_mb <= MAX_GROWTH_MB

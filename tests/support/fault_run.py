@@ -152,6 +152,13 @@ class FaultRun:
         limits = EngineLimits()
         return n_faults * int(n_workers * limits.max_rows_in_flight + self.per_s * limits.commit_interval_s)
 
+    def at_risk(self, moment: Moment) -> int:
+        """Return how many events may be answered twice by what goes wrong from a moment until now.
+
+        Those sent until now that were not committed at that moment: a commit in between only makes them fewer.
+        """
+        return self.load.n_acked - moment.mark.n_committed
+
     def bound_of_kills(self) -> int:
         """Return how many duplicates the guarantee allows where every moment noted was one worker's kill.
 
