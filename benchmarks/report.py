@@ -42,10 +42,9 @@ def summarise(runs: Sequence[Run]) -> Summary:
         summary[system] = {name: statistics.median(getattr(run, name) for run in own) for name in names}
         memory = [run.peak_rss_mb for run in own if run.peak_rss_mb is not None]
         summary[system]["peak_rss_mb"] = statistics.median(memory) if memory else None
-    loop = summary.get("loop", {}).get("events_per_s")
-    for row in summary.values():
-        rate = row["events_per_s"]
-        row["ratio_to_loop"] = round(rate / loop, 4) if rate and loop else None
+    for system, row in summary.items():
+        ratio = ratio_of(summary, system, "loop")
+        row["ratio_to_loop"] = None if ratio is None else round(ratio, 4)
     return summary
 
 

@@ -100,7 +100,7 @@ def _fault(step_id: str, error: BaseException) -> Fault:
         text = str(error)
     except Exception:  # a user's exception, which may raise even when asked what it says
         text = ""
-    if not isinstance(error, ModelStreamError):
+    if text and not isinstance(error, ModelStreamError):
         # What a function of the user's raises often says little without its kind, a KeyError nothing but the key.
-        text = f"{name}: {text}" if text else name
+        text = f"{name}: {text}"
     return Fault(step_id, reason, text or name, name)

@@ -225,10 +225,8 @@ class _InferDrawing:
         mine = {}
         for model in self._infer.models:
             reference, name = self._version(model.model), model.name
-            renamed = reference.partition("@")[0] != name
-            node = self._graph.node(
-                "model", name if renamed else reference, reference if renamed else "", group=self.group
-            )
+            lines = (name, reference) if model.is_renamed else (reference,)
+            node = self._graph.node("model", *lines, group=self.group)
             mine[name] = node.id
         for name, ensemble in self._infer.ensembles.items():
             by = f"by {self._version(ensemble.model)}" if ensemble.model else ""

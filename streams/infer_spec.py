@@ -96,7 +96,16 @@ class ModelSpec(Spec):
     @property
     def name(self) -> str:
         """What its answers stand under: ``as``, or the model's name."""
-        return self.as_ or self.model.partition("@")[0]
+        return self.as_ or self._own_name
+
+    @property
+    def is_renamed(self) -> bool:
+        """Whether that is another name than the model's."""
+        return self.name != self._own_name
+
+    @property
+    def _own_name(self) -> str:
+        return self.model.partition("@")[0]
 
     @model_serializer(mode="wrap")
     def _shortest(self, serialize: SerializerFunctionWrapHandler) -> Any:

@@ -120,7 +120,7 @@ class Step:
         values, keys = records.values, records.keys
         timestamps_ms = records.timestamps_ms
         # Of a redriven record the event is as old as it was at first; how long it has waited is another matter.
-        default_times_ms = None if self._has_event_time else records.first_timestamps_ms
+        default_times_ms = timestamps_ms if self._has_event_time else records.first_timestamps_ms
         priorities = None if self._priority_header is None else records.priorities(self._priority_header)
         end = 0
         while end < len(records):
@@ -132,7 +132,7 @@ class Step:
                 timestamps_ms[rows],
                 default_ids=partial(records.default_ids, rows),
                 lineage=records.lineage(rows),
-                default_times_ms=None if default_times_ms is None else default_times_ms[rows],
+                default_times_ms=default_times_ms[rows],
                 **({} if priorities is None else {"priorities": priorities[rows]}),
             )
             settled = events.settle()

@@ -112,12 +112,11 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
     for count, what in (
         (result.filtered, "filtered"),
         (result.dead_letters, "dead letters"),
+        *((n_letters, f"  {reason}") for reason, n_letters in result.dead_letter_reasons.items()),
         (result.missing, "missing"),
         (result.duplicates, "duplicate"),
     ):
         yield ("?" if count is None else f"{count:,}"), what
-        if what == "dead letters":
-            yield from ((f"{n:,}", f"  {reason}") for reason, n in result.dead_letter_reasons.items())
     yield f"{result.events_per_s:,.0f}", f"events per second, over {result.seconds:,.1f} s"
     yield f"{result.max_lag:,}", "events waiting for an answer at the most"
     for stage in result.stages:

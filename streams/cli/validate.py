@@ -128,8 +128,7 @@ def _describe(stage: StageSpec) -> str:
 
 
 def _name_model(model: ModelSpec) -> str:
-    is_renamed = model.name != model.model.partition("@")[0]
-    return f"{model.name} = {model.model}" if is_renamed else model.model
+    return f"{model.name} = {model.model}" if model.is_renamed else model.model
 
 
 def _describe_model(model: OnnxModel) -> str:

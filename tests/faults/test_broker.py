@@ -65,7 +65,7 @@ def test_f05_the_broker_goes_away_and_comes_back(
                     _stop_cleanly(kafka)
                 pause(AWAY_S)
                 require_bite(run.load.count > run.load.n_acked, "no event had to wait for the broker")
-                bound += run.at_risk(moment)
+                bound += run.at_risk(moment.mark)
                 kafka.restart()
                 backs.append(now_ms())
                 back = time.monotonic()
@@ -129,7 +129,7 @@ def test_f06_the_network_to_the_broker_is_bad(
             require_bite(proxy.n_held > held or proxy.n_broken > broken, "the proxy held nothing and broke nothing")
             run.wait_until_recovered(healed_ms, *workers, deadline_s=180.0)
             # A worker that was cut off for longer than its session may answer what waited before it is told so.
-            bound = run.at_risk(moment)
+            bound = run.at_risk(moment.mark)
         verdict = run.settle(*workers, deadline_s=180.0)  # the workers have lived through it
     publish(
         f"network to the broker: {kind}, {BAD_S:.0f} s", verdict, bound=bound,

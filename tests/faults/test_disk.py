@@ -80,7 +80,7 @@ def test_f15_the_brokers_disk_is_full(
             wait_for(lambda: not kafka.running, "the broker to find its disk full", *workers)
             n_acked = run.load.n_acked
             pause(8)
-            bound = run.at_risk(moment)
+            bound = run.at_risk(moment.mark)
             require_bite(run.load.n_acked == n_acked, "events were acknowledged without a broker")
             require_bite(run.load.count > n_acked, "no event had to wait")
             disk.free()

@@ -34,7 +34,7 @@ def test_f04_a_worker_asleep_for_longer_than_its_session(
         wait_until_biting(sleeper, survivor)
         moment = run.note()
         os.kill(sleeper.pid, signal.SIGSTOP)
-        asleep, bound = time.monotonic(), run.at_risk(moment)
+        asleep, bound = time.monotonic(), run.at_risk(moment.mark)
         require_bite(moment.uncommitted > 0, "nothing was under way when the worker fell asleep")
         wait_for(lambda: len(survivor.stats().get("partitions", ())) == 6, "the take-over", survivor)
         take_over_s = time.monotonic() - asleep

@@ -339,12 +339,8 @@ def test_a_redriven_record_has_the_time_of_its_event_and_its_own_age(models: Pat
     built = pipeline.then("score", infer(["triple"])).to("out", dead_letter="dead").build()
     headers = [("modelstream.origin", b"in/0/3"), ("modelstream.timestamp_ms", b"5")]
     value = orjson.dumps({"id": "a", "seq": 1, "at": 6})
-    message = Message(topic="in", partition=0, offset=0, key=b"k", value=value, timestamp=(1, 7_000), headers=headers)
-    batch, ledger = RecordBatch(TP("in", 0), [message], epoch=1), Ledger[TP]()
-    ledger.assign({batch.tp: 0})
-    batch.ticket = ledger.open(batch.tp, 1, 1, follows=None)
-    step = make_step(built, 0, Outbox(), 10**6, downstream_s=0.0, pool=None)  # type: ignore[arg-type]
-    [events] = step([batch]).batches
+    step, reader = make_step(built, 0, Outbox(), 10**6, downstream_s=0.0, pool=None), Reader()  # type: ignore[arg-type]
+    [events] = step([reader.read_values(0, [value], [headers])]).batches
     assert events.event_times.astype(np.int64).tolist() == [6 if field else 5]
     assert events.record_times is not None
-    assert events.record_times.tolist() == [7_000]
+    assert events.record_times.tolist() == [7]

@@ -112,7 +112,7 @@ class FaultRun:
     def note(self) -> Moment:
         """Note the moment of a fault, just before it."""
         mark = Mark.of(self.stream)
-        moment = Moment(time.time() * 1000.0, max(self.load.n_acked - mark.n_committed, 0), mark)
+        moment = Moment(time.time() * 1000.0, max(self.at_risk(mark), 0), mark)
         self.moments.append(moment)
         return moment
 
@@ -152,12 +152,12 @@ class FaultRun:
         limits = EngineLimits()
         return n_faults * int(n_workers * limits.max_rows_in_flight + self.per_s * limits.commit_interval_s)
 
-    def at_risk(self, moment: Moment) -> int:
-        """Return how many events may be answered twice by what goes wrong from a moment until now.
+    def at_risk(self, mark: Mark) -> int:
+        """Return how many events may be answered twice by what goes wrong from a mark until now.
 
-        Those sent until now that were not committed at that moment: a commit in between only makes them fewer.
+        Those sent until now that were not committed at that mark: a commit in between only makes them fewer.
         """
-        return self.load.n_acked - moment.mark.n_committed
+        return self.load.n_acked - mark.n_committed
 
     def bound_of_kills(self) -> int:
         """Return how many duplicates the guarantee allows where every moment noted was one worker's kill.
