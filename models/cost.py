@@ -25,9 +25,9 @@ _FIRST_CALLS, _CALLS_PER_FIT = 64, 8
 #: the fixed cost is a guess, and a batcher that follows it to 1 row would lose what batching gives.
 _REACH = 8
 
-#: A size class tells what a row costs by its last calls, so many, the latest of them so many calls ago at most: what is
-#: dear now may be so because something else is in the processor's cache.
-_TELLING_CALLS, _FRESH_CALLS = 5, 256
+#: A size class tells what a row costs by its last calls, so many, and fewer at first, the latest of them so many calls
+#: ago at most: what is dear now may be so because something else is in the processor's cache.
+_TELLING_CALLS, _LEAST_TELLING_CALLS, _FRESH_CALLS = 5, 3, 128
 
 #: The least weight of a size class. One that was not seen for long no longer tells how fast the model is, but still
 #: tells rows from calls where nothing newer does.
@@ -135,7 +135,7 @@ class CostModel:
         knee = math.ceil(fixed_s / per_row_s - 1e-9) if fixed_s > 0 else 1
         return max(1, knee, math.ceil(self._smallest / _REACH))
 
-    def worthwhile(self, least_rows: int, most_rows: int, tolerance: float) -> int:
+    def worthwhile(self, least_rows: int, most_rows: int, tolerance: float, surely_rows: int = 1) -> int:
         """Return how many rows a call should have at most: where rows are cheapest, or where that is still to be seen.
 
         The line cannot tell it: where a call's data leaves the processor's cache, each of its rows takes longer.
@@ -146,6 +146,9 @@ class CostModel:
             The range that is of interest.
         tolerance : float
             A share of the least time for a row, by which it may be exceeded.
+        surely_rows : int, optional
+            Up to so many rows a larger call pays, by the line: of a smaller size class nothing need be known, unless
+            none of them was measured for so long that the line is a guess there.
 
         Returns
         -------
@@ -154,9 +157,12 @@ class CostModel:
             first one that was not measured lately, a few times at least.
         """
         best_s = math.inf
+        surely = _size_class(surely_rows)
         for size in range(_size_class(least_rows), _size_class(most_rows) + 1):
             known = self._classes.get(size)
             if known is None or not known.tells(self._n_observed):
+                if size < surely and self._n_observed - (known.last if known else 0) < _FRESH_CALLS:
+                    continue
                 return min(most_rows, 1 << size)
             row_s = known.row_s()
             if row_s > best_s * (1 + tolerance):
@@ -200,20 +206,20 @@ def _size_class(n_rows: int) -> int:
 class _SizeClass:
     """The last calls of one size class, and when the last one was."""
 
-    __slots__ = ("_last", "_medians", "_row_s", "_rows", "_seconds")
+    __slots__ = ("last", "_medians", "_row_s", "_rows", "_seconds")
 
     def __init__(self) -> None:
         self._rows: deque[int] = deque(maxlen=_KEPT_CALLS)
         self._seconds: deque[float] = deque(maxlen=_KEPT_CALLS)
         self._row_s: deque[float] = deque(maxlen=_TELLING_CALLS)
-        self._last = 0
+        self.last = 0
         self._medians: tuple[float, float] | None = None
 
     def add(self, n_rows: int, seconds: float, now: int) -> None:
         self._rows.append(n_rows)
         self._seconds.append(seconds)
         self._row_s.append(seconds / n_rows)
-        self._last = now
+        self.last = now
         self._medians = None
 
     def medians(self) -> tuple[float, float]:
@@ -226,8 +232,8 @@ class _SizeClass:
         return median(self._row_s)
 
     def tells(self, now: int) -> bool:
-        return len(self._row_s) == _TELLING_CALLS and now - self._last < _FRESH_CALLS
+        return len(self._row_s) >= _LEAST_TELLING_CALLS and now - self.last < _FRESH_CALLS
 
     def weight(self, now: int) -> float:
-        faded: float = 0.5 ** ((now - self._last) / _HALF_LIFE_CALLS)
+        faded: float = 0.5 ** ((now - self.last) / _HALF_LIFE_CALLS)
         return max(_LEAST_WEIGHT, len(self._seconds) * faded)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 from modelstream.models.cost import CostModel
 from modelstream.operators.batch_statistics import BatchMode
 
@@ -15,15 +17,19 @@ _OVERHEAD = 0.02
 #: Share of the target that is not planned with: the fit tells what a batch takes in the middle, not at the worst.
 _HEADROOM = 0.1
 
-#: A batch is at most so many times as large as the largest one measured. Beyond, the fit is a guess, and before the
+#: A batch is at most so many times as large as the largest size measured. Beyond, the fit is a guess, and before the
 #: first batch there is none: a model that takes a second a row would show it at the end of 1,024 rows.
 _STEP = 4
+#: Batches that make a size a measured one. One alone does not: the first ones take up to four times as long as later
+#: ones do, and of that the fit would make a fixed cost that only large batches are worth.
+_MEASURED_BATCHES = 3
 #: As if so many rows had been measured before the first batch. A row of a model that is fit for a stream takes at most
 #: a millisecond or so.
 _FIRST_SIZE = 16
 
-#: Up to the size at which the fixed cost is a tenth a larger batch pays in any case. From there on sizes are measured,
-#: and none is used whose rows take so much longer than those of a smaller one: its data no longer fits the cache.
+#: Up to the size at which the fixed cost is a tenth a larger batch pays, as far as the line is right. From there on
+#: sizes are measured, and none is used whose rows take so much longer than those of a smaller one: its data no longer
+#: fits the cache.
 _PAYS, _DEARER = 0.1, 0.05
 
 #: The guard's factor after a batch that took too long for its fit, and the share of a batch's rows that a good one
@@ -65,7 +71,7 @@ class SizeController:
       batches of that size keep up with what comes, and more, so that it does not make all rows behind the oldest late,
     * the guard: a tenth less after a batch that was late though by the fit it should not, a sixteenth more otherwise,
     * the largest size before one whose rows were measured to take 5 % longer than those of smaller ones,
-    * four times the largest batch so far.
+    * four times the size that three batches had so far, or more.
 
     Once a row is older than the target it is late whatever is done. Then batches are made for throughput, as large as
     the whole target allows, until all rows are younger than half the target for some batches.
@@ -100,7 +106,7 @@ class SizeController:
         self._planned_s = self._target_s * (1 - _HEADROOM) - downstream_s
         self._cost = cost
         self._guard = float(max_size)
-        self._largest = _FIRST_SIZE
+        self._largest = [_FIRST_SIZE] * _MEASURED_BATCHES
         self._most = min(max_size, _STEP * _FIRST_SIZE)
         self._lagging = False
         self._calm = 0
@@ -188,11 +194,14 @@ class SizeController:
             # A smaller batch that was late says that something was in the way, and nothing of the size.
             self._guard = max(1.0, self._guard * _BACK_OFF)
         self._cost.observe(n_rows, service_s)
-        self._largest = max(self._largest, n_rows)
+        heapq.heappushpop(self._largest, n_rows)
         # Of a batch that was about as large as it could be: to look at all the small ones would take a tenth of them.
         if 2 * n_rows > self._most:
-            known = min(self._max_size, _STEP * self._largest)
-            self._most = self._cost.worthwhile(min(self._pays_to, known), known, _DEARER)
+            known = min(self._max_size, _STEP * self._largest[0])
+            pays_to = min(self._pays_to, known)
+            # Under lag all batches are large, and of those alone the line does not tell how large is large enough.
+            least = min(pays_to, max(1, known // _STEP)) if self._lagging else pays_to
+            self._most = self._cost.worthwhile(least, known, _DEARER, pays_to)
         self._n_finished += 1
         if self._n_finished < _REFIT_EVERY or self._n_finished % _REFIT_EVERY == 0:
             self._refit()

@@ -155,18 +155,36 @@ def test_a_call_is_worth_as_many_rows_as_do_not_make_each_of_them_dearer(row_us:
 
 def test_a_size_must_be_seen_a_few_times_and_lately_to_tell_what_a_row_takes() -> None:
     row_us = {128: 1.0, 256: 2.0}
-    assert seen(row_us, calls=4).worthwhile(100, 1000, tolerance=0.05) == 128
-    cost = seen(row_us)
-    for n_more, rows in [(250, 128), (1, 128), (5, 256)]:
+    assert seen(row_us, calls=2).worthwhile(100, 1000, tolerance=0.05) == 128
+    cost = seen({128: 1.0, 256: 2.0, 512: 4.0}, calls=3)
+    for n_more, rows in [(120, 128), (2, 128), (5, 256)]:
         for _ in range(n_more):
             cost.observe(100, 100e-6)
         assert cost.worthwhile(100, 1000, tolerance=0.05) == rows
 
 
-@given(CALLS, st.integers(1, 100_000), st.integers(1, 100_000))
-def test_what_a_call_is_worth_is_in_the_range(calls: list[tuple[int, float]], least: int, most: int) -> None:
+def test_a_size_below_those_that_surely_pay_is_measured_only_where_none_was_for_long() -> None:
+    cost = seen({128: 1.0, 1024: 1.2})
+
+    def worthwhile() -> int:
+        return cost.worthwhile(100, 1024, tolerance=0.05, surely_rows=1024)
+
+    assert worthwhile() == 512, "the rows of 1,024 are dearer than those of 128, which tell"
+    cost = seen({1024: 1.2})
+    assert worthwhile() == 1024
+    for _ in range(122):
+        cost.observe(1024, 1024 * 1.2e-6)
+    assert worthwhile() == 1024
+    cost.observe(1024, 1024 * 1.2e-6)
+    assert worthwhile() == 128
+
+
+@given(CALLS, st.integers(1, 100_000), st.integers(1, 100_000), st.integers(1, 100_000))
+def test_what_a_call_is_worth_is_in_the_range(
+    calls: list[tuple[int, float]], least: int, most: int, surely: int
+) -> None:
     cost = CostModel()
     for n_rows, seconds in calls:
         cost.observe(n_rows, seconds)
     least, most = min(least, most), max(least, most)
-    assert least <= cost.worthwhile(least, most, tolerance=0.05) <= most
+    assert least <= cost.worthwhile(least, most, 0.05, surely) <= most
