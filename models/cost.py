@@ -206,7 +206,7 @@ def _size_class(n_rows: int) -> int:
 class _SizeClass:
     """The last calls of one size class, and when the last one was."""
 
-    __slots__ = ("last", "_medians", "_row_s", "_rows", "_seconds")
+    __slots__ = ("_medians", "_row_s", "_rows", "_seconds", "last")
 
     def __init__(self) -> None:
         self._rows: deque[int] = deque(maxlen=_KEPT_CALLS)
