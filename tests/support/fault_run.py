@@ -14,7 +14,6 @@ from support.load import Mark
 from support.oracle import Files, Verdict, judge, latencies_ms, quantile, recovery_s
 from support.streams import DEADLINE_S, KnownStream, wait_for
 
-from modelstream.streams.settings import EngineLimits
 from modelstream.streams.worker_process import WorkerProcess
 
 
@@ -143,14 +142,6 @@ class FaultRun:
     def p99_ms(self, since_ms: float, until_ms: float) -> float:
         """Return the 99th percentile of the latency of what was sent in between, seen from outside."""
         return round(quantile(latencies_ms(self.files, since_ms, until_ms), 0.99), 1)
-
-    def bound(self, n_workers: int, n_faults: int) -> int:
-        """Return how many duplicates the guarantee allows.
-
-        For each fault: of every worker what it may have in flight, and what was read since the last commit.
-        """
-        limits = EngineLimits()
-        return n_faults * int(n_workers * limits.max_rows_in_flight + self.per_s * limits.commit_interval_s)
 
     def at_risk(self, mark: Mark) -> int:
         """Return how many events may be answered twice by what goes wrong from a mark until now.
