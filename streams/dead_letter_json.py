@@ -7,9 +7,10 @@ from typing import Any
 
 from confluent_kafka import Message
 
-from modelstream.streams.headers import Headers, as_count, read_headers, split_own
+from modelstream.streams.dead_letter_reading import Letter
+from modelstream.streams.headers import Headers, as_count, header_text, read_headers, split_own
 
-__all__ = ["as_text", "describe_dead_letter", "describe_letter"]
+__all__ = ["as_text", "describe_dead_letter", "describe_letter", "letter_as_dict"]
 
 _TEXTS = ("reason", "stage", "detail", "exception")
 #: Only where there is something to say: of a redriven event, and of a record that was too large to be kept whole.
@@ -46,21 +47,17 @@ def describe_letter(key: bytes | None, value: bytes | None, headers: Headers) ->
     """Return what a dead letter says, wherever it stands: as `describe_dead_letter`, from ``reason`` on."""
     own, original = split_own(headers)
     said: dict[str, Any] = {
-        **{name: _text(own.get(name)) for name in _TEXTS},
+        **{name: header_text(own.get(name)) for name in _TEXTS},
         "attempts": as_count(own.get("attempts")),
-        "topic": _text(own.get("topic")),
+        "topic": header_text(own.get("topic")),
         **{name: as_count(own.get(name)) for name in ("partition", "offset", "timestamp_ms")},
         **as_text("key", key),
         **as_text("value", value),
     }
     said |= {name: as_count(own[name]) for name in _OPTIONAL_NUMBERS if name in own}
-    said |= {name: _text(own[name]) for name in _OPTIONAL_TEXTS if name in own}
+    said |= {name: header_text(own[name]) for name in _OPTIONAL_TEXTS if name in own}
     said["headers"] = [{"name": name, **as_text("value", value)} for name, value in original]
     return said
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("utf-8", "replace")
 
 
 def as_text(name: str, value: bytes | None) -> dict[str, str | None]:
@@ -77,3 +74,23 @@ def as_text(name: str, value: bytes | None) -> dict[str, str | None]:
         return {name: value.decode()}
     except UnicodeDecodeError:
         return {f"{name}_base64": base64.b64encode(value).decode()}
+
+
+def letter_as_dict(letter: Letter) -> dict[str, Any]:
+    """Return what is known of a letter without its value, as plain data."""
+    source = letter.source
+    return {
+        "letter": str(letter.place),
+        "written_ms": letter.written_ms,
+        "reason": letter.reason,
+        "stage": letter.stage,
+        "detail": letter.detail,
+        "attempts": letter.attempts,
+        **as_text("key", letter.key),
+        "topic": source and source.topic,
+        "partition": source and source.partition,
+        "offset": source and source.offset,
+        "origin": source and "/".join(map(str, letter.origin)),
+        "incomplete": letter.incomplete,
+        "redriven": letter.redriven,
+    }

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from sys import intern
 from typing import NamedTuple
 
+import orjson
 from confluent_kafka import Message
 
 from modelstream.streams.consuming import read_spans, read_topic
-from modelstream.streams.headers import Headers, as_count, own_headers, read_headers, split_own
+from modelstream.streams.headers import Headers, as_count, header_text, own_headers, read_headers, split_own
 from modelstream.streams.settings import BrokerSettings
 
 __all__ = ["Letter", "LetterFilter", "Place", "RecordPlace", "fetch_letters", "is_marker", "marker", "read_letters"]
@@ -97,6 +97,8 @@ class LetterFilter:
         Written at or after, and before; milliseconds since 1970.
     key : bytes, optional
         The event's key.
+    about : str, optional
+        The event's key, or a text in its JSON, such as its id.
 
     Examples
     --------
@@ -109,6 +111,21 @@ class LetterFilter:
     since_ms: int | None = None
     until_ms: int | None = None
     key: bytes | None = None
+    about: str | None = None
+
+    def is_about(self, key: bytes | None, value: bytes | None) -> bool:
+        """Say whether the letter of a record with this key and value is meant, by `about` alone.
+
+        Examples
+        --------
+        >>> LetterFilter(about="N1").is_about(b"N1", None), LetterFilter(about="7").is_about(None, b'{"id":"7"}')
+        (True, True)
+        """
+        return (
+            self.about is None
+            or key == self.about.encode()
+            or (value is not None and orjson.dumps(self.about) in value)
+        )
 
     def __call__(self, reason: str | None, stage: str | None, written_ms: int, key: bytes | None) -> bool:
         """Say whether a letter is meant."""
@@ -182,8 +199,8 @@ def _take(message: Message, headers: Headers, wanted: LetterFilter, found: _Foun
         if (source := _source(own)) is not None:
             found.redriven_sources.add(source)
         return
-    reason, stage = _text(own.get("reason")), _text(own.get("stage"))
-    if wanted(reason, stage, message.timestamp()[1], message.key()):
+    reason, stage = header_text(own.get("reason")), header_text(own.get("stage"))
+    if wanted(reason, stage, message.timestamp()[1], message.key()) and wanted.is_about(message.key(), message.value()):
         found.letters.append(_letter(message, own, reason, stage))
 
 
@@ -197,7 +214,7 @@ def _letter(message: Message, own: dict[str, bytes], reason: str | None, stage: 
         key=key and key[:_KEPT_KEY_BYTES],
         reason=reason,
         stage=stage,
-        detail=_text(own.get("detail")),
+        detail=header_text(own.get("detail")),
         attempts=as_count(own.get("attempts")) or 1,
         source=source,
         origin=_origin(own.get("origin")) or stood,
@@ -211,28 +228,23 @@ def _source(own: dict[str, bytes]) -> RecordPlace | None:
     if topic is None or partition is None or offset is None:
         return None
     # Kafka has -1 where there is no timestamp.
-    return RecordPlace(_text(topic) or "", partition, offset, as_count(own.get("timestamp_ms")) or 0)
+    return RecordPlace(header_text(topic) or "", partition, offset, as_count(own.get("timestamp_ms")) or 0)
 
 
 def _origin(value: bytes | None) -> tuple[str, int, int] | None:
     topic, _, rest = (value or b"").partition(b"/")  # no topic's name has a slash
     partition, offset = map(as_count, (rest.partition(b"/")[0], rest.partition(b"/")[2]))
-    return None if partition is None or offset is None else (_text(topic) or "", partition, offset)
+    return None if partition is None or offset is None else (header_text(topic) or "", partition, offset)
 
 
 def _incomplete(own: dict[str, bytes]) -> str | None:
     if "truncated_from_bytes" in own:
-        return f"of {_text(own['truncated_from_bytes'])} bytes of the value only the beginning was kept"
+        return f"of {header_text(own['truncated_from_bytes'])} bytes of the value only the beginning was kept"
     if "key_truncated_from_bytes" in own:
-        return f"of {_text(own['key_truncated_from_bytes'])} bytes of the key only the beginning was kept"
+        return f"of {header_text(own['key_truncated_from_bytes'])} bytes of the key only the beginning was kept"
     if "dropped_headers" in own:
         return "the record's headers were not kept"
     return None
-
-
-def _text(value: bytes | None) -> str | None:
-    # The same few words again and again.
-    return None if value is None else intern(value.decode("utf-8", "replace"))
 
 
 def is_marker(message: Message) -> bool:

@@ -7,6 +7,7 @@ Names that begin with ``modelstream.`` are the engine's. Those of `OWN` stand on
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from sys import intern
 
 from confluent_kafka import Message
 
@@ -17,6 +18,7 @@ __all__ = [
     "PREFIX",
     "Headers",
     "as_count",
+    "header_text",
     "own_headers",
     "read_headers",
     "split_own",
@@ -131,3 +133,15 @@ def as_count(value: bytes | None) -> int | None:
     (12, None, None, None)
     """
     return int(value) if value is not None and len(value) <= _MAX_DIGITS and value.isdigit() else None
+
+
+def header_text(value: bytes | None) -> str | None:
+    r"""Return the text of a header; what is no UTF-8 in it is replaced.
+
+    Examples
+    --------
+    >>> header_text(b"too_deep"), header_text(b"\xff") == "\N{REPLACEMENT CHARACTER}", header_text(None)
+    ('too_deep', True, None)
+    """
+    # The same few words again and again.
+    return None if value is None else intern(value.decode("utf-8", "replace"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 import orjson
@@ -23,7 +22,7 @@ from modelstream.streams.cli.dlq_options import (
 )
 from modelstream.streams.cli.dlq_redrive import redrive_letters
 from modelstream.streams.cli.dlq_text import as_table, describe_letter, printable, summary
-from modelstream.streams.dead_letter_json import as_text, describe_dead_letter
+from modelstream.streams.dead_letter_json import describe_dead_letter, letter_as_dict
 from modelstream.streams.dead_letter_reading import Letter, LetterFilter, Place, fetch_letters, is_marker, read_letters
 from modelstream.streams.wording import counted
 
@@ -95,7 +94,9 @@ def list_letters(
         return
     shown = letters[: number or (None if as_json else _TABLE_ROWS)]
     if as_json:
-        sys.stdout.buffer.writelines(orjson.dumps(_as_json(one), option=orjson.OPT_APPEND_NEWLINE) for one in shown)
+        sys.stdout.buffer.writelines(
+            orjson.dumps(letter_as_dict(one), option=orjson.OPT_APPEND_NEWLINE) for one in shown
+        )
         sys.stdout.buffer.flush()
     else:
         click.echo("\n".join(as_table(shown, time.time(), ("DETAIL", _detail))))
@@ -109,25 +110,6 @@ def _detail(letter: Letter) -> str:
     notes = [f"redrive: {letter.incomplete}"] if letter.incomplete else []
     notes += ["redriven"] if letter.redriven else []
     return printable(letter.detail or "-") + "".join(f" [{note}]" for note in notes)
-
-
-def _as_json(letter: Letter) -> dict[str, Any]:
-    source = letter.source
-    return {
-        "letter": str(letter.place),
-        "written_ms": letter.written_ms,
-        "reason": letter.reason,
-        "stage": letter.stage,
-        "detail": letter.detail,
-        "attempts": letter.attempts,
-        **as_text("key", letter.key),
-        "topic": source and source.topic,
-        "partition": source and source.partition,
-        "offset": source and source.offset,
-        "origin": source and "/".join(map(str, letter.origin)),
-        "incomplete": letter.incomplete,
-        "redriven": letter.redriven,
-    }
 
 
 @command.command(

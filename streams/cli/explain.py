@@ -1,4 +1,4 @@
-"""``modelstream explain``: how the predictions of one key or event came about."""
+"""``modelstream explain``: how the predictions of one key or event came about, or why there is none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from modelstream.streams.cli.common import (
     require_topics,
     set_option,
 )
+from modelstream.streams.cli.dlq_text import printable, utc
 from modelstream.streams.consuming import read_topic
+from modelstream.streams.dead_letter_json import letter_as_dict
+from modelstream.streams.dead_letter_reading import Letter, LetterFilter, read_letters
 from modelstream.streams.explaining import explanations
 
 __all__ = ["command"]
@@ -41,24 +44,39 @@ Examples:
 def command(
     pipeline: Path, wanted: str, broker: str | None, overrides: tuple[str, ...], number: int, as_json: bool
 ) -> None:
-    """Tell how the predictions of one record key, event id or prediction id came about.
+    """Tell how the predictions of one record key, event id or prediction id came about, or why it has none.
 
-    It reads the whole prediction topic. The batch, its size, why it was closed, what it waited and took, and the cache
-    are told where the pipeline keeps a flight record: sink.flight_record: true.
+    It reads all of the prediction topic and of the dead-letter topic. The batch, its size, why it was closed, what it
+    waited and took, and the cache are told where the pipeline keeps a flight record: sink.flight_record: true.
     """
     spec = read_pipeline(pipeline, overrides).spec
     settings = broker_settings(broker, spec.broker)
-    require_topics(settings, spec, pipeline, reads=["sink.topic"])
+    require_topics(settings, spec, pipeline, reads=["sink.topic", "sink.dead_letter"])
     records = read_topic(settings, spec.sink.topic, from_beginning=True, until_end=True)
     every = (explanation for batch in records for explanation in explanations(batch, wanted))
     latest = nlargest(number, every, key=attrgetter("timestamp_ms", "offset"))
-    if not latest:
+    failed = read_letters(settings, spec.sink.dead_letter, LetterFilter(about=wanted), redriven=True)
+    letters = nlargest(number, failed, key=attrgetter("written_ms", "place"))
+    if not latest and not letters:
         raise ModelStreamError(
-            f"{spec.sink.topic} has no prediction with the key, event id or id {wanted!r}; "
-            f"if it became a dead letter, `modelstream dlq list {pipeline} --key KEY` has it"
+            f"{spec.sink.topic} has no prediction with the key, event id or id {wanted!r}, and {spec.sink.dead_letter} "
+            "no dead letter with that key or text"
         )
+    if as_json:
+        told = [*(each.as_dict() for each in reversed(latest)), *map(letter_as_dict, reversed(letters))]
+        click.echo(b"\n".join(map(orjson.dumps, told)))
+        return
     for explanation in reversed(latest):
-        if as_json:
-            click.echo(orjson.dumps(explanation.as_dict()))
-        else:
-            click.echo("\n".join(explanation.lines()))
+        click.echo("\n".join(explanation.lines()))
+    for letter in reversed(letters):
+        click.echo(_as_text(letter, spec.sink.dead_letter, pipeline))
+
+
+def _as_text(letter: Letter, topic: str, pipeline: Path) -> str:
+    why = printable(f"{letter.reason or '-'}: {letter.detail or '-'}")
+    again = ", redriven since" if letter.redriven else ""
+    return (
+        f"dead letter {letter.place} of {topic}, written {utc(letter.written_ms)}{again}\n"
+        f"  stage {printable(letter.stage or '-')}: {why}\n"
+        f"  `modelstream dlq show {pipeline} {letter.place}` has the event"
+    )

@@ -1,4 +1,4 @@
-"""``modelstream explain``: how one prediction came about."""
+"""``modelstream explain``: how one prediction came about, or why there is none."""
 
 from __future__ import annotations
 
@@ -80,8 +80,41 @@ def test_values_are_those_of_the_record(run, trial):
     ]
 
 
+def letter(number: int, key: bytes, **said: str) -> Outgoing:
+    value = json.dumps({"id": f"event {number}", "reading": "warm"}).encode()
+    headers = [(f"modelstream.{name}", text.encode()) for name, text in said.items()]
+    return Outgoing(value, key, timestamp_ms=1_357_035_300_000 + number, headers=headers)
+
+
+FAULT = {"reason": "wrong_type", "stage": "score", "detail": "reading: 'warm' is no number"}
+
+
+@pytest.mark.parametrize("wanted", ["event 200", "key-200"])
+def test_an_event_that_failed_by_its_id_or_key(run, predictions, wanted):
+    produce_all(predictions["broker"], predictions["dead"], [letter(i, b"key-%d" % i, **FAULT) for i in (199, 200)])
+    done = run("explain", predictions["file"], wanted)
+    assert done.returncode == 0
+    place, lines = done.stdout.split()[2], done.stdout.splitlines()
+    assert lines == [
+        f"dead letter {place} of {predictions['dead']}, written 2013-01-01T10:15:00Z",
+        "  stage score: wrong_type: reading: 'warm' is no number",
+        f"  `modelstream dlq show {predictions['file']} {place}` has the event",
+    ]
+    assert run("dlq", "show", predictions["file"], place, "--raw").stdout == '{"id": "event 200", "reading": "warm"}'
+
+
+def test_a_key_with_predictions_and_dead_letters_has_both(run, predictions):
+    written = [letter(i, b"key-2", **FAULT, attempts=str(i)) for i in (1, 2, 3)]
+    produce_all(predictions["broker"], predictions["dead"], written)
+    done = run("explain", predictions["file"], "key-2", "-n", "2", "--json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["prediction"]["event_id"] for each in found[:2]] == ["event 86", "event 93"]
+    assert [each["attempts"] for each in found[2:]] == [2, 3]
+    assert found[2]["reason"] == "wrong_type"
+
+
 def test_nothing_of_that_name(run, predictions):
     done = run("explain", predictions["file"], "event 1000")
     assert done.returncode == 1
-    assert f"{predictions['sink']} has no prediction with the key, event id or id 'event 1000'; " in done.stderr
-    assert f"if it became a dead letter, `modelstream dlq list {predictions['file']} --key KEY` has it" in done.stderr
+    assert f"{predictions['sink']} has no prediction with the key, event id or id 'event 1000', and " in done.stderr
+    assert f"{predictions['dead']} no dead letter with that key or text" in done.stderr
