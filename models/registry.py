@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelstream.models.errors import ConfigError, did_you_mean
 
-__all__ = ["ModelVersion", "find_version", "list_models", "version_key"]
+__all__ = ["ModelVersion", "find_version", "list_models", "list_without_version", "version_key"]
 
 #: No slash, no leading dot: a name can never lead out of the directory, nor be hidden in it.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -75,6 +75,23 @@ def list_models(models_dir: Path) -> dict[str, tuple[str, ...]]:
         reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         raise ConfigError("", f"the directory of models {models_dir} {reason}") from None
     return {name: found for name, found in versions.items() if found}
+
+
+def list_without_version(models_dir: Path) -> list[str]:
+    """Return the names of folders that hold model files, and no version: whoever made them took one for a version.
+
+    Parameters
+    ----------
+    models_dir : Path
+        The directory of models.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such directory, or it cannot be read.
+    """
+    models = list_models(models_dir)
+    return sorted(path.parent.name for path in models_dir.glob("*/*.onnx") if path.parent.name not in models)
 
 
 def _versions(directory: Path) -> tuple[str, ...]:

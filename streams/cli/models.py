@@ -11,7 +11,7 @@ import orjson
 
 from modelstream.models.errors import ConfigError
 from modelstream.models.listing import VersionSummary, list_versions
-from modelstream.models.registry import list_models
+from modelstream.models.registry import list_models, list_without_version
 from modelstream.streams.cli.common import EXIT_FAILED
 from modelstream.streams.cli.models_text import check_as_dict, print_check, print_versions
 
@@ -61,6 +61,12 @@ def list_command(models_dir: Path, as_json: bool) -> None:
         print_versions(versions)
     else:
         click.echo(f"no models in {models_dir}/; a model is a folder NAME/VERSION/ with model.onnx and model.toml")
+    for name in list_without_version(models_dir):
+        click.echo(
+            f"{models_dir / name} has no version; a version is a folder with a number for a name, as "
+            f"{name}/1/model.onnx",
+            err=True,
+        )
 
 
 @command.command(
@@ -98,7 +104,7 @@ def check_command(model: str, models_dir: Path, provider: str, n_rows: int, as_j
     find_provider(provider, "--provider")
     if not models_dir.exists():
         raise _no_models(models_dir, "is not there")
-    if models_dir.is_dir() and not list_models(models_dir):
+    if models_dir.is_dir() and not list_models(models_dir) and not list_without_version(models_dir):
         raise _no_models(models_dir, "has none")
     report = check_model(models_dir, model, provider=provider, n_rows=n_rows, path="MODEL")
     if as_json:

@@ -60,6 +60,17 @@ def test_an_empty_directory_says_what_a_model_is(run, tmp_path):
     assert done.stdout.endswith("a model is a folder NAME/VERSION/ with model.onnx and model.toml\n")
 
 
+def test_a_folder_of_model_files_without_a_version_is_named(run, models_dir):
+    (models_dir / "mine").mkdir()
+    (models_dir / "mine" / "model.onnx").write_bytes(affine([1]))
+    (models_dir / "notes").mkdir()
+    done = run("models", "list", "--models-dir", models_dir)
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"{models_dir / 'mine'} has no version; a version is a folder with a number for a name, as mine/1/model.onnx\n"
+    )
+
+
 def test_a_sound_model(run, models_dir):
     done = run("models", "check", "delay@1", "--models-dir", models_dir, "--rows", "10")
     assert (done.returncode, done.stderr) == (0, "")
