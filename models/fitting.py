@@ -142,8 +142,12 @@ def _fit_output(field: str, table: OutputTable, results: Mapping[str, Any]) -> O
     if tensor not in results:
         raise _unknown_tensor(f"{where}.tensor" if table.tensor else where, "output", tensor, list(results))
     kind: OutputKind = table.kind or field  # type: ignore[assignment]  # checked when the file was read
-    zipped = is_zipmap(results[tensor])
-    return OutputSpec(field, tensor, kind, table.of_class, None if zipped else _class_index(where, table))
+    result = results[tensor]
+    index = None if is_zipmap(result) else _class_index(where, table)
+    if index is not None and isinstance(result, np.ndarray) and result.ndim == 2 and index >= result.shape[1]:
+        problem = f"of {table.of_class!r} is column {index}, counted from 0, but output {tensor!r} has"
+        raise ContractBreach(f"{where}.class: that {problem} {_count(result.shape[1], 'column')}", CONTRACT_FILE)
+    return OutputSpec(field, tensor, kind, table.of_class, index)
 
 
 def _class_index(where: str, table: OutputTable) -> int | None:

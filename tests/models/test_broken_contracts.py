@@ -109,6 +109,11 @@ TOML = {
         f"{SCORE}'lat'\nclasses = ['late']",
         "outputs.score.class: 'lat' is not among its classes",
     ),
+    "class beyond": (
+        SOFTMAX,
+        f"{SCORE}2",
+        "outputs.score.class: that of 2 is column 2, counted from 0, but output 'value' has 2 columns",
+    ),
     "unknown example": (
         column_sum({"carrier": "int64", "x": "float32"}),
         "[examples]\ncarier = [1]",
@@ -122,11 +127,6 @@ GRAPHS = {
         X2,
         "[outputs.label]",
         "output 'value' is float32 of shape (5, 1); as label 'label' it should be int",
-    ),
-    "class beyond": (
-        SOFTMAX,
-        f"{SCORE}2",
-        "output 'value' is float32 of shape (5, 2); as score 'score' it should be a c",
     ),
     "wrong type": (
         node("Identity", ("float16", [None, 1]), ("float16", [None, 1])),
