@@ -45,8 +45,8 @@ __all__ = [
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
 
-# 128 + SIGINT, as shells have it.
-EXIT_INTERRUPTED = 130
+# 128 + SIGINT and 128 + SIGTERM, as shells have it.
+EXIT_INTERRUPTED, _EXIT_TERMINATED = 130, 143
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -187,8 +187,22 @@ def require_topics(
 
 def run_command(group: click.Group) -> None:
     """Run the command line; every failure ends in one message and an exit code, never in a traceback."""
+    terminated = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
     # What Ctrl-C cleans up, `timeout` and a service manager should not leave behind. A worker has its own way to end.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        _run(group)
+    except SystemExit as end:
+        sys.exit(_EXIT_TERMINATED if terminated and end.code == EXIT_INTERRUPTED else end.code)
+
+
+def _run(group: click.Group) -> None:
     try:
         code = group.main(prog_name="modelstream", standalone_mode=False)
     except click.exceptions.Abort:

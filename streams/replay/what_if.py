@@ -244,6 +244,7 @@ class _HollowCodec:
         default_ids: object = None,
         lineage: Lineage | None = None,
         default_times_ms: object = None,
+        priorities: NDArray[np.int8] | None = None,
     ) -> EventBatch:
         n_rows = len(values)
         return EventBatch(
@@ -254,6 +255,7 @@ class _HollowCodec:
             lineage=Lineage.of_source(None, n_rows) if lineage is None else lineage,
             record_times=timestamps_ms,
             n_bytes=np.fromiter((len(value or b"") for value in values), np.int64, n_rows),
+            priorities=priorities,
         )
 
 

@@ -126,6 +126,7 @@ def test_first_calls_that_take_longer_do_not_keep_batches_at_a_size_with_dear_ro
 
 
 @settings(max_examples=30)
+@example(4.0915e-06, 0.5, 4096)
 @given(st.floats(3e-6, 1e-5), st.floats(0.2, 2), st.sampled_from([1024, 4096]))
 def test_under_lag_smaller_batches_are_tried_even_where_the_line_says_that_larger_ones_pay(
     row_s: float, dearer: float, max_size: int
@@ -140,7 +141,8 @@ def test_under_lag_smaller_batches_are_tried_even_where_the_line_says_that_large
         sizes.finished(n_rows, 1.0, 300e-6 + n_rows * of_large_ones(n_rows))
     served(sizes, 1200, of_large_ones)
     caps = served(sizes, 600, of_large_ones)
-    assert caps.count(least) >= 0.85 * len(caps)
+    # By rows: where the first calls are taken for what small ones cost, some are small, and take no time.
+    assert least * caps.count(least) >= 0.9 * sum(caps)
 
 
 def test_a_size_is_given_up_and_taken_again_as_the_machine_changes() -> None:

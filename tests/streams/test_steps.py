@@ -94,7 +94,7 @@ class Reader:
                 offset=start + i,
                 key=b"k",
                 value=value,
-                timestamp=(1, 7),
+                timestamp=(1, 7 + start + i),
                 headers=headers[i] if headers else None,
             )
             for i, value in enumerate(values)
@@ -298,7 +298,7 @@ def test_a_priority_is_a_digit(headers: list[tuple[str, bytes | None]] | None, p
     assert RecordBatch(TP("in", 0), [message], epoch=1).priorities("tier").tolist() == [priority]
 
 
-def test_a_priority_is_of_its_own_record_in_a_batch_that_is_decoded_in_pieces(models: Path) -> None:
+def test_a_priority_and_a_time_are_of_their_own_record_in_a_batch_that_is_decoded_in_pieces(models: Path) -> None:
     source: Any = {"topic": "in", "event_id": "id", "priority": {"header": "tier"}}
     pipeline = Pipeline("p", source, folder=models).then("wanted", filter_events(present=["seq"]))
     built = pipeline.then("score", infer(["triple"])).to("out", dead_letter="dead").build()
@@ -307,6 +307,9 @@ def test_a_priority_is_of_its_own_record_in_a_batch_that_is_decoded_in_pieces(mo
     batches = step([reader.read_values(0, values, [None] * 2950 + [[("tier", b"9")]] * 50)]).batches
     priorities = [batch.priorities for batch in batches]
     assert [priority for part in priorities if part is not None for priority in part] == [0] * 2950 + [9] * 50
+    # So are the times: where no field tells the event's, the record's does.
+    for times in ("record_times", "event_times"):
+        assert [int(time) for batch in batches for time in getattr(batch, times).view("int64")] == list(range(7, 3007))
 
 
 def test_a_flight_record_names_what_answers(models: Path) -> None:

@@ -114,9 +114,9 @@ def test_a_live_replay_goes_through_the_workers_that_run(
         worker.stop()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_sigterm_end_it_with_what_there_was(
-    start: Callable[..., subprocess.Popen[bytes]], pipeline: Path, tmp_path: Path, how: signal.Signals
+    start: Callable[..., subprocess.Popen[bytes]], pipeline: Path, tmp_path: Path, how: signal.Signals, code: int
 ) -> None:
     file, out = tmp_path / "events.ndjson", tmp_path / "result.json"
     file.write_bytes(lines(5000))
@@ -127,7 +127,7 @@ def test_ctrl_c_and_sigterm_end_it_with_what_there_was(
         assert line, "it ended before it began"
     process.send_signal(how)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    assert process.returncode == code, stderr
     assert b"Traceback" not in stderr
     assert b"predictions out" in stdout
     result = ReplayResult.read(out)

@@ -60,6 +60,16 @@ def test_it_is_what_an_offline_run_of_that_setting_takes(
     assert found.mean_batch == pytest.approx(N / len(run.batches))
 
 
+def test_priorities_by_a_header_or_a_field_change_nothing_where_no_record_has_one(
+    make_pipeline: Callable[..., Pipeline], tmp_path: Path
+) -> None:
+    plain = predict(make_pipeline().build(), VALUES, DUE_US, COSTS, {})
+    for priority in ({"header": "tier"}, {"field": "tier"}):
+        source: Any = {"topic": "in", "priority": priority}
+        pipeline = Pipeline("p", source, folder=tmp_path).then("weigh", infer(["weigh"])).to("out")
+        assert predict(pipeline.build(), VALUES, DUE_US, COSTS, {}) == plain
+
+
 def test_larger_batches_give_more_throughput_and_a_wait_costs_latency(
     make_pipeline: Callable[..., Pipeline],
 ) -> None:
