@@ -142,8 +142,9 @@ class FaultProxy:
             while chunk := await self._next_chunk(chunks):
                 if link.broken:
                     continue  # half open: swallowed
-                writer.write(chunk)
+                # Before it is written: whoever has received all finds all counted.
                 self.n_bytes += len(chunk)
+                writer.write(chunk)
                 await writer.drain()
             if not link.broken:
                 with contextlib.suppress(OSError):
