@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelstream.models.errors import ConfigError, did_you_mean
 
-__all__ = ["ModelVersion", "find_version", "list_models", "list_without_version", "version_key"]
+__all__ = ["ModelVersion", "find_version", "list_models", "list_without_version", "new_version", "version_key"]
 
 #: No slash, no leading dot: a name can never lead out of the directory, nor be hidden in it.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -97,6 +98,36 @@ def list_without_version(models_dir: Path) -> list[str]:
 def _versions(directory: Path) -> tuple[str, ...]:
     found = [path.name for path in directory.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()]
     return tuple(sorted((version for version in found if version != "0"), key=version_key))
+
+
+def new_version(models_dir: Path, name: str, version: str | None = None) -> ModelVersion:
+    """Return a version that is not there yet.
+
+    Parameters
+    ----------
+    models_dir : Path
+        The directory of models; it need not be there.
+    name : str
+        The model.
+    version : str, optional
+        By default the whole number above the highest version, or 1.
+
+    Raises
+    ------
+    ConfigError
+        If the name or the version is none, it is there already, or the directory cannot be read.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError("", f"{name!r} is no name of a model; use letters, digits, '.', '_' and '-'")
+    if version is None:
+        versions = list_models(models_dir).get(name, ()) if models_dir.exists() else ()
+        version = str(int(re.split("[.-]", versions[-1])[0]) + 1) if versions else "1"
+    if not _VERSION.fullmatch(version) or version == "0":
+        raise ConfigError("", f"{version!r} is no version; write 1, 2.10 or 1.4.0")
+    directory = models_dir / name / version
+    if os.path.lexists(directory):
+        raise ConfigError("", f"{directory} is there already, and a version never changes; make it another one")
+    return ModelVersion(name, version, directory)
 
 
 def find_version(models_dir: Path, reference: str, path: str = "") -> ModelVersion:

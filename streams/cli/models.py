@@ -9,11 +9,12 @@ from typing import Any
 import click
 import orjson
 
+from modelstream.models.contract import FieldSpec
 from modelstream.models.errors import ConfigError
 from modelstream.models.listing import VersionSummary, list_versions
 from modelstream.models.registry import list_models, list_without_version
 from modelstream.streams.cli.common import EXIT_FAILED
-from modelstream.streams.cli.models_text import check_as_dict, print_check, print_versions
+from modelstream.streams.cli.models_text import check_as_dict, describe_model, print_check, print_versions
 
 __all__ = ["command"]
 
@@ -32,7 +33,7 @@ _models_dir_option = click.option(
 
 @click.group("models", context_settings={"max_content_width": 100})
 def command() -> None:
-    """List models, and check that they keep their contracts."""
+    """List models, add them, and check that they keep their contracts."""
 
 
 @command.command(
@@ -114,6 +115,67 @@ def check_command(model: str, models_dir: Path, provider: str, n_rows: int, as_j
     for problem in report.problems:
         click.echo(f"modelstream: error: model {report.contract.name}@{report.contract.version}: {problem}", err=True)
     sys.exit(EXIT_FAILED if report.problems else 0)
+
+
+def _by_input(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    """Return what ``INPUT=TEXT`` says, by input; under an empty name what goes without one."""
+    named = dict(text.rpartition("=")[::2] for text in texts)
+    if len(named) < len(texts):
+        raise click.BadParameter("says of one input twice", param_hint=option)
+    return named
+
+
+def _class(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+@command.command(
+    "add",
+    short_help="Make an ONNX file a version of a model.",
+    epilog="""\b
+Examples:
+  modelstream models add churn churn.onnx --fields age,tenure_months,monthly_fee --class 1
+  modelstream models add digits cnn.onnx --field pixels --version 1.2.0
+  modelstream models add match two_towers.onnx --field user=user_vector --field item=item_vector
+""",
+)
+@click.argument("name")
+@click.argument("onnx_file", metavar="FILE", type=click.Path(path_type=Path))
+@_models_dir_option
+@click.option("--version", metavar="V", help="As 2 or 1.4.0  [default: the next whole number]")
+@click.option("--fields", multiple=True, metavar="[INPUT=]A,B,…", help="Fields packed into an input, in this order.")
+@click.option("--field", multiple=True, metavar="[INPUT=]NAME", help="One field that holds a list of numbers.")
+@click.option("--class", "of_class", metavar="CLASS", help="Whose probability the score is  [default: the label's own]")
+@click.option("--classes", metavar="A,B,…", help="All classes in the order of the columns, where CLASS is a text.")
+def add_command(
+    name: str,
+    onnx_file: Path,
+    models_dir: Path,
+    version: str | None,
+    fields: tuple[str, ...],
+    field: tuple[str, ...],
+    of_class: str | None,
+    classes: str | None,
+) -> None:
+    """Make the ONNX file FILE a version of the model NAME: its folder, with model.onnx and a model.toml that fits.
+
+    It is loaded and checked first, as at the start of a worker; nothing is added unless all is well. An input that is
+    not named takes the field of its own name.
+    """
+    from modelstream.models.adding import add_model
+
+    packed = {input_: text.split(",") for input_, text in _by_input(fields, "--fields").items()}
+    model = add_model(
+        models_dir, name, onnx_file, version=version, fields=packed, vectors=_by_input(field, "--field"),
+        score_class=_class(of_class), classes=classes.split(",") if classes else (),
+    )  # fmt: skip
+    click.echo(f"added {models_dir / model.name / model.version}: {describe_model(model)}")
+    for note in (*model.notes, *(_list_note(field) for field in model.required_fields if not packed and field.width)):
+        click.echo(f"note: {note}")
+
+
+def _list_note(field: FieldSpec) -> str:
+    return f"{field.name} is one field that holds a list; where each number is a field of its own, name them: --fields"
 
 
 def _no_models(models_dir: Path, problem: str) -> ConfigError:

@@ -13,9 +13,11 @@ from modelstream.models.check import CheckReport, NonFiniteResult
 from modelstream.models.contract import ANY_WIDTH, FieldSpec
 from modelstream.models.edges import EdgeResult
 from modelstream.models.listing import VersionSummary
+from modelstream.models.onnx_model import OnnxModel
 from modelstream.models.pricing import Price
+from modelstream.operators.fields import ColumnSpec, type_text
 
-__all__ = ["check_as_dict", "print_check", "print_versions"]
+__all__ = ["check_as_dict", "describe_field", "describe_model", "print_check", "print_versions"]
 
 #: Metrics of a version that are named in its row: the first numbers of its table.
 _NAMED_METRICS = 4
@@ -196,3 +198,15 @@ def _price_as_dict(price: Price) -> dict[str, Any]:
             for one in price.points
         ],
     }
+
+
+def describe_model(model: OnnxModel) -> str:
+    """Return what a model reads and gives, in one line."""
+    reads = ", ".join(map(describe_field, model.required_fields))
+    gives = ", ".join(output.field for output in model.contract.outputs)
+    return f"{model.name}@{model.version} reads {reads}; gives {gives}"
+
+
+def describe_field(field: FieldSpec | ColumnSpec) -> str:
+    """Return a field with its type."""
+    return f"{field.name} {type_text(field)}"

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import click
 
-from modelstream.models.contract import FieldSpec
-from modelstream.models.onnx_model import OnnxModel
-from modelstream.operators.fields import ColumnSpec, type_text
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.caching import cache_settings, what_is_wrong
 from modelstream.streams.cli.common import (
@@ -22,6 +19,7 @@ from modelstream.streams.cli.common import (
     require_topics,
     set_option,
 )
+from modelstream.streams.cli.models_text import describe_field, describe_model
 from modelstream.streams.graph import cascade_lines, ensemble_line, rules_lines
 from modelstream.streams.infer_spec import ModelSpec
 from modelstream.streams.input_notes import input_notes
@@ -104,7 +102,7 @@ def _summary(built: BuiltPipeline) -> Iterator[tuple[str, str]]:
             for name, cascade in stage.infer.cascades.items():
                 yield "  gives", f"{name}: {', '.join(cascade_lines(cascade))}"
     for model in built.models:
-        yield "model", _describe_model(model)
+        yield "model", describe_model(model)
         for note in model.notes:
             yield "  note", note
     for note in (*input_notes(spec), *unchecked_notes(spec)):
@@ -119,7 +117,7 @@ def _describe(stage: StageSpec) -> str:
         return f"{models}, at most {stage.infer.batch.most_rows} rows at once{cached}"
     step = getattr(stage, stage.kind)
     if isinstance(step, DeclaredColumns):
-        return ", ".join(_describe_field(column.as_column(name)) for name, column in step.columns.items())
+        return ", ".join(describe_field(column.as_column(name)) for name, column in step.columns.items())
     if isinstance(step, PresentFields):
         return f"present {', '.join(step.present)}"
     if isinstance(step, RulesSpec):
@@ -129,13 +127,3 @@ def _describe(stage: StageSpec) -> str:
 
 def _name_model(model: ModelSpec) -> str:
     return f"{model.name} = {model.model}" if model.is_renamed else model.model
-
-
-def _describe_model(model: OnnxModel) -> str:
-    reads = ", ".join(map(_describe_field, model.required_fields))
-    gives = ", ".join(output.field for output in model.contract.outputs)
-    return f"{model.name}@{model.version} reads {reads}; gives {gives}"
-
-
-def _describe_field(field: FieldSpec | ColumnSpec) -> str:
-    return f"{field.name} {type_text(field)}"
