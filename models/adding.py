@@ -28,6 +28,7 @@ def add_model(
     version: str | None = None,
     fields: Mapping[str, Sequence[str]] | None = None,
     vectors: Mapping[str, str] | None = None,
+    widths: Mapping[str, int | str] | None = None,
     score_class: int | str | None = None,
     classes: Sequence[str] = (),
 ) -> OnnxModel:
@@ -50,6 +51,8 @@ def add_model(
         input that is not named takes the field of its own name.
     vectors : mapping of str to str, optional
         By input tensor, the one field that holds its list of numbers.
+    widths : mapping of str to int or "any", optional
+        How many numbers those lists have, where the graph leaves it open.
     score_class : int or str, optional
         The class whose probability the score of a classifier is; by default the label's that is answered.
     classes : sequence of str, optional
@@ -71,9 +74,9 @@ def add_model(
             made = Path(folder) / name / new.version
             made.mkdir(parents=True)
             (made / MODEL_FILE).write_bytes(content)
-            tables = {"name": name, "version": new.version, "sha256": hashlib.sha256(content).hexdigest()}
-            text = "".join(f"{key} = {_toml(value)}\n" for key, value in tables.items())
-            text += _inputs(content, fields or {}, vectors or {}) if fields or vectors else ""
+            said = {"name": name, "version": new.version, "sha256": hashlib.sha256(content).hexdigest()}
+            text = "".join(f"{key} = {_toml(value)}\n" for key, value in said.items())
+            text += _inputs(content, fields or {}, vectors or {}, widths or {})
             model = _load(made, text, onnx_file)
             if score_class is not None:
                 model = _load(made, text + _outputs(model.contract, score_class, classes), onnx_file)
@@ -95,14 +98,21 @@ def _load(made: Path, contract: str, onnx_file: Path) -> OnnxModel:
         raise ModelLoadError(error.name, error.version, f"{problem}; nothing was added") from None
 
 
-def _inputs(content: bytes, fields: Mapping[str, Sequence[str]], vectors: Mapping[str, str]) -> str:
+def _inputs(
+    content: bytes, fields: Mapping[str, Sequence[str]], vectors: Mapping[str, str], widths: Mapping[str, int | str]
+) -> str:
+    tables: dict[str, dict[str, object]] = {}
+    said = {"fields": {name: list(packed) for name, packed in fields.items()}, "field": vectors, "width": widths}
+    for key, by_input in said.items():
+        for name, value in by_input.items():
+            tables.setdefault(name, {})[key] = value
+    if not tables:
+        return ""
     names = [tensor.name for tensor in open_session(content).get_inputs()]
-    said = {name: f"fields = {_toml(list(packed))}" for name, packed in fields.items()}
-    said |= {name: f"field = {_toml(vector)}" for name, vector in vectors.items()}
-    if "" in said and len(names) != 1:
+    if "" in tables and len(names) != 1:
         listed = ", ".join(names)
-        raise ContractBreach(f"has {len(names)} inputs, {listed}: say which one takes the fields, as {names[0]}=a,b")
-    return "".join(f"\n[inputs.{_key(name or names[0])}]\n{what}\n" for name, what in said.items())
+        raise ContractBreach(f"has {len(names)} inputs, {listed}: say which one is meant, as {names[0]}=…")
+    return "".join(_table(f"inputs.{_key(name or names[0])}", table) for name, table in tables.items())
 
 
 def _outputs(contract: ModelContract, score_class: int | str, classes: Sequence[str]) -> str:
@@ -111,11 +121,15 @@ def _outputs(contract: ModelContract, score_class: int | str, classes: Sequence[
         raise ContractBreach(f"has no score that could be of class {score_class!r}, only {found}")
     text = ""
     for output in contract.outputs:
-        text += f"\n[outputs.{_key(output.field)}]\ntensor = {_toml(output.tensor)}\n"
+        table: dict[str, object] = {"tensor": output.tensor}
         if output.kind == "score":
-            text += f"class = {_toml(score_class)}\n"
-            text += f"classes = {_toml(list(classes))}\n" if classes else ""
+            table |= {"class": score_class} | ({"classes": list(classes)} if classes else {})
+        text += _table(f"outputs.{_key(output.field)}", table)
     return text
+
+
+def _table(name: str, table: Mapping[str, object]) -> str:
+    return "".join([f"\n[{name}]\n", *(f"{key} = {_toml(value)}\n" for key, value in table.items())])
 
 
 def _key(name: str) -> str:

@@ -1,4 +1,4 @@
-"""``modelstream models``: what is in a directory of models, and whether a model keeps its contract."""
+"""``modelstream models``: what is in a directory of models, what comes into it, and whether a model keeps its contract."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import click
 import orjson
 
-from modelstream.models.contract import FieldSpec
 from modelstream.models.errors import ConfigError
 from modelstream.models.listing import VersionSummary, list_versions
 from modelstream.models.registry import list_models, list_without_version
@@ -125,8 +124,8 @@ def _by_input(texts: tuple[str, ...], option: str) -> dict[str, str]:
     return named
 
 
-def _class(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdecimal() else text
+def _number_or_text(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 @command.command(
@@ -145,6 +144,7 @@ Examples:
 @click.option("--version", metavar="V", help="As 2 or 1.4.0  [default: the next whole number]")
 @click.option("--fields", multiple=True, metavar="[INPUT=]A,B,…", help="Fields packed into an input, in this order.")
 @click.option("--field", multiple=True, metavar="[INPUT=]NAME", help="One field that holds a list of numbers.")
+@click.option("--width", multiple=True, metavar="[INPUT=]N", help="Numbers in that list, or any; if the graph is open.")
 @click.option("--class", "of_class", metavar="CLASS", help="Whose probability the score is  [default: the label's own]")
 @click.option("--classes", metavar="A,B,…", help="All classes in the order of the columns, where CLASS is a text.")
 def add_command(
@@ -154,6 +154,7 @@ def add_command(
     version: str | None,
     fields: tuple[str, ...],
     field: tuple[str, ...],
+    width: tuple[str, ...],
     of_class: str | None,
     classes: str | None,
 ) -> None:
@@ -164,18 +165,19 @@ def add_command(
     """
     from modelstream.models.adding import add_model
 
-    packed = {input_: text.split(",") for input_, text in _by_input(fields, "--fields").items()}
+    packed = {tensor: names.split(",") for tensor, names in _by_input(fields, "--fields").items()}
+    vectors = _by_input(field, "--field")
+    widths = {tensor: _number_or_text(text) for tensor, text in _by_input(width, "--width").items()}
     model = add_model(
-        models_dir, name, onnx_file, version=version, fields=packed, vectors=_by_input(field, "--field"),
-        score_class=_class(of_class), classes=classes.split(",") if classes else (),
+        models_dir, name, onnx_file, version=version, fields=packed, vectors=vectors, widths=widths,
+        score_class=None if of_class is None else _number_or_text(of_class),
+        classes=classes.split(",") if classes else (),
     )  # fmt: skip
     click.echo(f"added {models_dir / model.name / model.version}: {describe_model(model)}")
-    for note in (*model.notes, *(_list_note(field) for field in model.required_fields if not packed and field.width)):
+    lists = [read.name for read in model.required_fields if read.width and read.name not in vectors.values()]
+    notes = [f"{one} is read as one field, a list; where each number has its own, name them: --fields" for one in lists]
+    for note in (*model.notes, *notes):
         click.echo(f"note: {note}")
-
-
-def _list_note(field: FieldSpec) -> str:
-    return f"{field.name} is one field that holds a list; where each number is a field of its own, name them: --fields"
 
 
 def _no_models(models_dir: Path, problem: str) -> ConfigError:

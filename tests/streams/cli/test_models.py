@@ -71,6 +71,26 @@ def test_a_folder_of_model_files_without_a_version_is_named(run, models_dir):
     )
 
 
+def test_a_file_is_added_checked_and_listed(run, tmp_path):
+    (tmp_path / "fee.onnx").write_bytes(affine([1, 2]))
+    where = ("--models-dir", tmp_path / "models")
+    done = run("models", "add", "fee", tmp_path / "fee.onnx", "--fields", "age,tenure", *where)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"added {tmp_path}/models/fee/1: fee@1 reads age float32, tenure float32; gives value\n"
+    done = run("models", "add", "fee", tmp_path / "fee.onnx", *where)
+    assert done.stdout.splitlines() == [
+        f"added {tmp_path}/models/fee/2: fee@2 reads x float32[2]; gives value",
+        "note: x is read as one field, a list; where each number has its own, name them: --fields",
+    ]
+    done = run("models", "add", "fee", tmp_path / "fee.onnx", "--field", "x=numbers", *where)
+    assert done.stdout == f"added {tmp_path}/models/fee/3: fee@3 reads numbers float32[2]; gives value\n"
+    done = run("models", "add", "fee", tmp_path / "fee.onnx", "--fields", "age", *where)
+    assert done.returncode == 2
+    assert "inputs.x.fields: names 1 field, but the input takes 2 values; nothing was added" in done.stderr
+    listed = run("models", "list", *where).stdout.splitlines()
+    assert [line.split()[:2] for line in listed[1:]] == [["fee", "1"], ["fee", "2"], ["fee", "3"]]
+
+
 def test_a_sound_model(run, models_dir):
     done = run("models", "check", "delay@1", "--models-dir", models_dir, "--rows", "10")
     assert (done.returncode, done.stderr) == (0, "")
@@ -136,4 +156,4 @@ def test_the_help_of_the_group_is_not_cut(run):
 
 def test_the_group_is_lazy_and_listed(run):
     assert "models " in run("--help").stdout
-    assert set(command.commands) == {"list", "check"}
+    assert set(command.commands) == {"list", "add", "check"}
