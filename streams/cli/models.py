@@ -1,4 +1,4 @@
-"""``modelstream models``: what is in a directory of models, what comes into it, and whether a model keeps its contract."""
+"""``modelstream models``: what is in a directory of models, what comes into it, and whether it keeps its contract."""
 
 from __future__ import annotations
 
