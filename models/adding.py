@@ -30,7 +30,7 @@ def add_model(
     vectors: Mapping[str, str] | None = None,
     widths: Mapping[str, int | str] | None = None,
     score_class: int | str | None = None,
-    classes: Sequence[str] = (),
+    classes: Sequence[int | str] = (),
 ) -> OnnxModel:
     """Make a model file a version of a model, and return it, loaded and checked.
 
@@ -55,8 +55,8 @@ def add_model(
         How many numbers those lists have, where the graph leaves it open.
     score_class : int or str, optional
         The class whose probability the score of a classifier is; by default the label's that is answered.
-    classes : sequence of str, optional
-        All classes in the order of the score's columns, where `score_class` is a text.
+    classes : sequence of int or str, optional
+        All classes in the order of the score's columns, where those are not 0, 1, 2, ….
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _inputs(
     return "".join(_table(f"inputs.{_key(name or names[0])}", table) for name, table in tables.items())
 
 
-def _outputs(contract: ModelContract, score_class: int | str, classes: Sequence[str]) -> str:
+def _outputs(contract: ModelContract, score_class: int | str, classes: Sequence[int | str]) -> str:
     if all(output.kind != "score" for output in contract.outputs):
         found = ", ".join(f"{output.field} ({output.kind})" for output in contract.outputs)
         raise ContractBreach(f"has no score that could be of class {score_class!r}, only {found}")

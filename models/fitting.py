@@ -146,7 +146,8 @@ def _fit_output(field: str, table: OutputTable, results: Mapping[str, Any]) -> O
     index = None if is_zipmap(result) else _class_index(where, table)
     if index is not None and isinstance(result, np.ndarray) and result.ndim == 2 and index >= result.shape[1]:
         problem = f"of {table.of_class!r} is column {index}, counted from 0, but output {tensor!r} has"
-        raise ContractBreach(f"{where}.class: that {problem} {_count(result.shape[1], 'column')}", CONTRACT_FILE)
+        hint = "" if table.classes else "; if it has that class, list all in the order of the columns: classes = […]"
+        raise ContractBreach(f"{where}.class: that {problem} {_count(result.shape[1], 'column')}{hint}", CONTRACT_FILE)
     return OutputSpec(field, tensor, kind, table.of_class, index)
 
 

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from modelstream.models.contract import ContractBreach, ModelContract, merge_fields
 from modelstream.models.contract_file import CONTRACT_FILE, MAX_CONTRACT_BYTES, MODEL_FILE, ContractFile, parse_contract
 from modelstream.models.edges import refuse_edge_surprises
@@ -166,6 +168,7 @@ def _notes(contract: ModelContract, trial: Trial, neutral: bool) -> Iterator[str
                 f"output {spec.tensor!r} is a ZipMap, a Python dict for each row, which takes 10 times as long as a "
                 "tensor; export the model with options={'zipmap': False}"
             )
+    yield from _class_notes(contract, trial)
     if contract.row_by_row:
         yield (
             f"its batch axis is fixed at 1: rows go through one by one, at {trial.seconds * 1e6:.0f} µs each; "
@@ -177,3 +180,23 @@ def _notes(contract: ModelContract, trial: Trial, neutral: bool) -> Iterator[str
             "zeros at the end of a row change its answer: only rows of one length can share a call; "
             "mask the padding in the model"
         )
+
+
+def _class_notes(contract: ModelContract, trial: Trial) -> Iterator[str]:
+    """Note a score whose column never is the largest where its class is the label, and another one always is.
+
+    So it looks where the labels are 1 and 2, and column 1 was taken for the one of class 1. It may be right: of a model
+    whose threshold is its own.
+    """
+    labels = next((trial.batch[spec.tensor] for spec in contract.outputs if spec.kind == "label"), None)
+    for spec in contract.outputs:
+        scores = trial.batch[spec.tensor]
+        if labels is None or spec.class_index is None or np.ndim(scores) != 2:
+            continue
+        largest = np.argmax(scores, axis=1)[np.ravel(labels) == spec.of_class].tolist()
+        if largest and spec.class_index not in largest and len(set(largest)) == 1:
+            yield (
+                f"outputs.{spec.field}.class: of class {spec.of_class!r} is column {spec.class_index} of "
+                f"{spec.tensor!r}, but where that is the label, column {largest[0]} is the largest; list all classes "
+                "in the order of the columns: classes = […]"
+            )

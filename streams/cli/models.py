@@ -146,7 +146,7 @@ Examples:
 @click.option("--field", multiple=True, metavar="[INPUT=]NAME", help="One field that holds a list of numbers.")
 @click.option("--width", multiple=True, metavar="[INPUT=]N", help="Numbers in that list, or any; if the graph is open.")
 @click.option("--class", "of_class", metavar="CLASS", help="Whose probability the score is  [default: the label's own]")
-@click.option("--classes", metavar="A,B,…", help="All classes in the order of the columns, where CLASS is a text.")
+@click.option("--classes", metavar="A,B,…", help="All classes in the order of the columns, if not 0, 1, 2, …")
 def add_command(
     name: str,
     onnx_file: Path,
@@ -171,7 +171,7 @@ def add_command(
     model = add_model(
         models_dir, name, onnx_file, version=version, fields=packed, vectors=vectors, widths=widths,
         score_class=None if of_class is None else _number_or_text(of_class),
-        classes=classes.split(",") if classes else (),
+        classes=[_number_or_text(one) for one in classes.split(",")] if classes else (),
     )  # fmt: skip
     click.echo(f"added {models_dir / model.name / model.version}: {describe_model(model)}")
     lists = [read.name for read in model.required_fields if read.width and read.name not in vectors.values()]

@@ -116,13 +116,13 @@ def command(
         known = calibrate(known, predict(built, values, due_us, known, {}), results, pace)
     found = [predict(built, values, due_us, known, setting) for setting in settings]
     now = predict(built, values, due_us, known, {})
-    _print(now, found, str(pace), is_measured=bool(results))
+    _print(now, found, str(pace), results)
     if json_file is not None:
         said = {"pace": str(pace), "costs": known.model_dump(mode="json"), "now": now, "settings": found}
         json_file.write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def _print(now: WhatIf, found: list[WhatIf], pace: str, *, is_measured: bool) -> None:
+def _print(now: WhatIf, found: list[WhatIf], pace: str, results: list[ReplayResult]) -> None:
     names = [name for name in SETTINGS if name in found[0].setting]
     table = Table(box=None, title=f"at {pace}, one worker", title_justify="left")
     for name in (*names, "p50 ms", "p99 ms", "events/s at most", "rows a batch"):
@@ -132,13 +132,32 @@ def _print(now: WhatIf, found: list[WhatIf], pace: str, *, is_measured: bool) ->
     p99s, rates = [round(one.p99_ms, 1) for one in found], [round(one.throughput_per_s) for one in found]
     best = min(found, key=lambda one: (one.p99_ms, -one.throughput_per_s)) if len(set(p99s)) > 1 else None
     fastest = max(found, key=lambda one: one.throughput_per_s) if len(set(rates)) > 1 else None
-    table.add_row(*("as it is", *[""] * len(names))[: len(names)], *_figures(now), "")
+    full = next((result for result in results if result.arrivals == "max"), None)
+    paced = next((result for result in results if result.arrivals != "max"), None)
+    table.add_row(*_first("as it is", names), *_figures(now), "")
+    if results:
+        table.add_row(*_first("measured", names), *_measured_figures(full, paced), "")
     for one in found:
         marks = [text for text, mark in (("least p99", best), ("most events/s", fastest)) if one is mark]
         table.add_row(*(_text(one.setting, name) for name in names), *_figures(one), ", ".join(marks))
     Console().print(table)
-    if not is_measured:
+    if not results:
         click.echo("Compare the rows with each other only: figures are relative until calibrated with --measured.")
+    elif full is None:
+        click.echo("Compare events/s with each other only: a replay at full speed would tell how much work takes here.")
+    elif paced is None:
+        click.echo("Compare p50 and p99 with each other only: a replay at the rate would tell the way through Kafka.")
+
+
+def _first(text: str, names: list[str]) -> list[str]:
+    return [text, *[""] * (len(names) - 1)]
+
+
+def _measured_figures(full: ReplayResult | None, paced: ReplayResult | None) -> tuple[str, ...]:
+    p50_ms, p99_ms, mean_batch = (paced.p50_ms, paced.p99_ms, paced.mean_batch) if paced else (None, None, None)
+    rate = full.answers_per_s if full else None
+    shown = ((p50_ms, ",.1f"), (p99_ms, ",.1f"), (rate, ",.0f"), (mean_batch, ",.1f"))
+    return tuple("" if figure is None else format(figure, form) for figure, form in shown)
 
 
 def _figures(one: WhatIf) -> tuple[str, ...]:

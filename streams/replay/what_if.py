@@ -38,6 +38,9 @@ _WARM_UP = 0.25
 #: Rows that are run at once for the throughput: some dozens of the largest micro-batches.
 _FULL_SPEED_ROWS = 65_536
 
+#: A shorter replay is over before librdkafka has filled its queues: at full speed it looks too fast.
+_LEAST_MEASURED_S = 0.5
+
 _NOTHING: dict[str, Any] = {}
 
 #: A setting: names of `SETTINGS` with their values.
@@ -193,6 +196,8 @@ def _require_same(result: ReplayResult, pace: Pace, step_ids: Set[str]) -> None:
         )
     elif others := {stage.step_id for stage in result.stages} - step_ids:
         problem = f"is of another pipeline: this one has no stage {', '.join(sorted(others))}"
+    elif result.seconds < _LEAST_MEASURED_S:
+        problem = f"took {result.seconds:.1f} s, which tells too little; replay more events"
     if problem is not None:
         raise ConfigError("--measured", f"the replay of {result.file} through {result.pipeline} {problem}")
 

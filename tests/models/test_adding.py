@@ -65,6 +65,22 @@ def test_a_width_that_the_graph_leaves_open_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("score_class", "classes", "is_noted"),
+    [(1, (), False), (0, (), False), (1, (1, 0), True), (7, (7, 1), False), ("a", ("a", "b"), False)],
+)
+def test_a_class_whose_column_is_plainly_another_ones_is_noted(
+    tmp_path: Path, score_class: int | str, classes: tuple[int | str, ...], is_noted: bool
+) -> None:
+    """A label that the trial rows do not have tells nothing."""
+    model = add_model(
+        tmp_path / "models", "m", onnx_file(tmp_path, classifier()), score_class=score_class, classes=classes
+    )
+    noted = [note for note in model.notes if "column 1 is the largest; list all classes in the order" in note]
+    assert bool(noted) == is_noted
+    assert not noted or noted[0].startswith("outputs.score.class: of class 1 is column 0 of 'probabilities'")
+
+
+@pytest.mark.parametrize(
     ("before", "version", "added"), [([], None, "1"), (["1.9", "1.10.2"], None, "2"), (["2"], "1.5-rc1", "1.5-rc1")]
 )
 def test_the_version_is_the_next_whole_number_or_the_one_that_was_said(

@@ -124,6 +124,7 @@ def test_a_target_brings_the_workers_shorter_linger(make_pipeline: Callable[...,
         ({"speed": "4000/s"}, "at 4000/s, poisson, and asked is 2000/s, poisson"),
         ({"arrivals": "even"}, "at 2000/s, even, and asked is"),
         ({"stages": make_result().stages}, "no stage delay"),
+        ({"seconds": 0.4}, "took 0.4 s, which tells too little; replay more events"),
     ],
 )
 def test_what_was_measured_of_something_else_is_refused(changes: dict[str, Any], problem: str) -> None:
@@ -162,6 +163,18 @@ def test_the_command_prints_every_setting_and_marks_the_best(
     ]
     assert said["now"]["setting"] == {}
     assert load_pipeline(pipeline).name == "p"
+    measured = tmp_path / "measured.json"
+    paced = {"speed": "2000/s", "arrivals": "poisson"}
+    for changes, note in (
+        (paced, "Compare events/s"),
+        ({"arrivals": "max"}, "Compare p50 and p99"),
+        (None, "Compare the"),
+    ):
+        measured.write_bytes(orjson.dumps(make_result(stages=(), **changes or {}).model_dump(mode="json")))
+        told = [*arguments, "--costs", costs, *([] if changes is None else ["--measured", measured])]
+        done = CliRunner().invoke(command, list(map(str, told)))
+        assert done.stdout.splitlines()[-1].startswith(note), done.output
+        assert ("measured " in done.stdout) == (changes is not None)
     for wrong, problem in (
         (["max_size"], "is no setting"),
         (["max_size=a"], "is no setting"),
