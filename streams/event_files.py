@@ -23,7 +23,7 @@ from modelstream.operators.paths import Unfit, look_up
 from modelstream.streams.formats import SourceFormat, make_format
 from modelstream.streams.yaml_file import neighbour_hint
 
-__all__ = ["EventFile", "FileFormat", "Record", "format_of", "key_bytes", "key_of", "open_events"]
+__all__ = ["EventFile", "FileFormat", "KeyWatch", "Record", "format_of", "key_bytes", "key_of", "open_events"]
 
 #: What a file of events holds.
 FileFormat = Literal["ndjson", "csv", "parquet", "npy", "f32"]
@@ -94,6 +94,42 @@ def key_of(event: dict[str, Any], path: str) -> bytes | None:
         return key_bytes(look_up(event, path))
     except Unfit:  # something on the way is no object
         return None
+
+
+class KeyWatch:
+    """Hands records on, and notices where none of them has a key: `source.key` may be misspelt.
+
+    Parameters
+    ----------
+    records : iterator of Record
+        The records. From the first one with a key on nothing is looked at.
+
+    Examples
+    --------
+    >>> watch = KeyWatch(iter([(None, b"{}")]))
+    >>> list(watch), watch.note("machin").partition(",")[0]
+    ([(None, b'{}')], "no event has a field 'machin' (source.key)")
+    """
+
+    def __init__(self, records: Iterator[Record]) -> None:
+        self._records = records
+        self._n_without = 0
+        self._has_key = False
+
+    def __iter__(self) -> Iterator[Record]:
+        for record in self._records:
+            yield record
+            if record[0] is not None:
+                self._has_key = True
+                break
+            self._n_without += 1
+        yield from self._records
+
+    def note(self, key: str | None) -> str | None:
+        """Return what to tell of records that went by, keyed by this field; None where there is nothing."""
+        if key is None or self._has_key or not self._n_without:
+            return None
+        return f"no event has a field {key!r} (source.key), so none has a key, and they keep no order among them"
 
 
 class EventFile(ABC):

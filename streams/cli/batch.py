@@ -16,7 +16,7 @@ from modelstream.models.errors import ConfigError
 from modelstream.streams.batch_prediction import BatchTotals, predict_records
 from modelstream.streams.cli.common import EXIT_FAILED, OutputFile, pipeline_argument, read_pipeline, set_option
 from modelstream.streams.cli.progress import rounded_rate, show_progress
-from modelstream.streams.event_files import EventFile, FileFormat, Record, format_of, open_events
+from modelstream.streams.event_files import EventFile, FileFormat, KeyWatch, Record, format_of, open_events
 from modelstream.streams.prediction_files import open_output, open_predictions, output_format
 from modelstream.streams.wording import counted, letter_reason
 
@@ -88,9 +88,11 @@ def command(
                 n_events, max(filter(None, (events.share_read(), n_events / limit if limit else None)), default=None)
             )
 
-        records = islice(_events_of(events, as_is=as_is), limit)
+        records = KeyWatch(islice(_events_of(events, as_is=as_is), limit))
         totals = predict_records(built, records, writer, letters.write if letters else None, on_progress)
     _summarise(totals, time.monotonic() - started, dead_letters)
+    if (note := records.note(spec.source.key)) is not None:
+        click.echo(f"note: {note}", err=True)
     return EXIT_FAILED if strict and totals.n_dead_letters else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import get_args
@@ -19,7 +20,7 @@ from modelstream.streams.cli.common import (
     set_option,
 )
 from modelstream.streams.cli.progress import rounded_rate, show_progress
-from modelstream.streams.event_files import EventFile, FileFormat, open_events
+from modelstream.streams.event_files import EventFile, FileFormat, KeyWatch, Record, open_events
 from modelstream.streams.producing import produce_records
 from modelstream.streams.settings import BrokerSettings
 
@@ -79,12 +80,16 @@ def command(
     events = open_events(path, file_format, source.key, as_is=as_is, source_format=source.format)
     settings = broker_settings(broker, spec.broker)
     require_topics(settings, spec, pipeline, writes=["source.topic"])
-    _produce(settings, spec.source.topic, events, rate=rate, limit=limit, progress=not no_progress)
+    watch = KeyWatch(islice(events.records(), limit))
+    _produce(settings, spec.source.topic, events, watch, rate=rate, limit=limit, progress=not no_progress)
+    if (note := watch.note(source.key)) is not None:
+        click.echo(f"note: {note}", err=True)
 
 
 def _produce(
-    settings: BrokerSettings, topic: str, events: EventFile, *, rate: float | None, limit: int | None, progress: bool
-) -> None:
+    settings: BrokerSettings, topic: str, events: EventFile, records: Iterable[Record],
+    *, rate: float | None, limit: int | None, progress: bool,
+) -> None:  # fmt: skip
     started = time.monotonic()
     n_produced = 0
 
@@ -102,7 +107,7 @@ def _produce(
                 shares = (events.share_read(), n_records / limit if limit else None)
                 advance(n_records, max((share for share in shares if share is not None), default=None))
 
-            produce_records(settings, topic, islice(events.records(), limit), on_progress, rate)
+            produce_records(settings, topic, records, on_progress, rate)
     except BaseException:
         click.echo(f"stopped: {summary()}", err=True)
         raise

@@ -93,6 +93,7 @@ def test_all_outputs_hold_what_simulate_gives_in_the_order_of_the_events(pipelin
 
 def test_dead_letters_are_told_or_kept_and_fail_when_strict(pipeline: Path, events: Path) -> None:
     told = batch(pipeline, events, events.with_name("out.ndjson"), "--limit", 100).stderr
+    assert "no event has a field" not in told
     assert "1  undecodable at 'source'\n" in told
     assert "1  wrong_type at 'weigh'\n" in told
     assert "the first: source: undecodable: " in told
@@ -108,6 +109,11 @@ def test_dead_letters_are_told_or_kept_and_fail_when_strict(pipeline: Path, even
         ("weigh", "wrong_type", 7, "ü1"),
     ]
     assert letters[0]["value"] == '{"id": 6'
+
+
+def test_a_key_that_no_event_has_is_told(pipeline: Path, events: Path) -> None:
+    told = batch(pipeline, events, events.with_name("out.ndjson"), "--set", "source.key=kk").stderr
+    assert "note: no event has a field 'kk' (source.key), so none has a key" in told
 
 
 def test_events_without_an_id_are_those_of_partition_0(pipeline: Path, tmp_path: Path) -> None:

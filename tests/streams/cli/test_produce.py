@@ -42,6 +42,17 @@ def test_a_file_is_on_kafka_and_the_last_line_says_so(run, trial, events):
     assert {record.partition for record in received} == {0, 1}
 
 
+def test_a_key_that_no_event_has_is_told(run, trial, events):
+    done = run("produce", trial["file"], events, "--set", "source.key=tial", "--no-progress")
+    assert done.returncode == 0
+    note = "no event has a field 'tial' (source.key), so none has a key, and they keep no order among them"
+    assert done.stderr.splitlines()[1:] == [f"note: {note}"]
+    first = b'{"id": 1000}\n'
+    done = run("produce", trial["file"], "-", "--no-progress", input=first + EVENTS)
+    assert "note" not in done.stderr
+    assert sum(record.key is None for record in read_all(trial["broker"], trial["source"])) == 1001
+
+
 def test_standard_input_a_limit_and_a_rate(run, trial):
     done = run("produce", trial["file"], "-", "--limit", "25", "--rate", "500/s", "--no-progress", input=EVENTS)
     assert done.returncode == 0
