@@ -74,7 +74,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
 $(INSTALLED): pyproject.toml requirements.lock requirements-build.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "modelstream needs Python 3.11, 3.12 or 3.13, and this is %d.%d; name another: make PYTHON=python3.12" % v)'
-	@echo "Installing into .venv/, once"
+	@echo "Installing into .venv/, once: one to two minutes"
 	@$(PYTHON) -m venv .venv
 	@$(PIP_INSTALL) --require-hashes -r requirements-build.lock
 	@$(PIP_INSTALL) --require-hashes --no-build-isolation -r requirements.lock

@@ -44,7 +44,7 @@ def cache_settings(spec: PipelineSpec, option: str | None, environ: Mapping[str,
 def warn_if_away(settings: RedisSettings) -> None:
     """Log a warning if Redis does not answer: the worker does without, and asks again now and then."""
     if (problem := what_is_wrong(settings)) is not None:
-        logger.warning("no cache for now, so every answer is computed: %s", problem)
+        logger.warning("Redis does not answer: %s; what memory does not know is computed until it does", problem)
 
 
 def what_is_wrong(settings: RedisSettings) -> str | None:

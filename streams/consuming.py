@@ -11,7 +11,7 @@ from confluent_kafka import Message
 from modelstream.streams.settings import BrokerSettings
 from modelstream.streams.topic_reader import open_reader
 
-__all__ = ["as_ndjson", "read_spans", "read_topic"]
+__all__ = ["as_ndjson", "committed_offsets", "read_spans", "read_topic"]
 
 
 def read_topic(
@@ -70,6 +70,18 @@ def read_topic(
             if batch:
                 yield batch
                 reader.commit(batch)
+
+
+def committed_offsets(settings: BrokerSettings, topic: str, group: str) -> dict[int, int]:
+    """Return the offset that a group has committed in each partition, those left out in which it has none.
+
+    Raises
+    ------
+    BrokerUnavailable
+        The broker does not answer, or refuses.
+    """
+    with open_reader(settings, topic, group) as reader:
+        return reader.committed()
 
 
 def read_spans(settings: BrokerSettings, topic: str, spans: Mapping[int, tuple[int, int]]) -> Iterator[list[Message]]:

@@ -1,4 +1,4 @@
-"""How predictions came about: those of one key, event or id, with the flight records in their headers."""
+"""How predictions came about: those of one key, event or id, with their flight records; and why there is none."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import orjson
 from confluent_kafka import Message
 
+from modelstream.streams.consuming import committed_offsets, read_topic
 from modelstream.streams.flight_record import FLIGHT_PREFIX
+from modelstream.streams.settings import BrokerSettings
 
-__all__ = ["Explanation", "explanations"]
+__all__ = ["Explanation", "explanations", "where_event_stands"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,41 @@ def explanations(batch: Sequence[Message], wanted: str) -> Iterator[Explanation]
                 prediction,
                 _stages(message.headers() or []),
             )
+
+
+def where_event_stands(settings: BrokerSettings, topic: str, group: str, wanted: str) -> str:
+    """Return what becomes, or became, of an event that has neither a prediction nor a dead letter; one line.
+
+    Parameters
+    ----------
+    settings : BrokerSettings
+        Where Kafka is.
+    topic, group : str
+        The source topic, and the group of the workers.
+    wanted : str
+        A record key, or an event id.
+
+    Raises
+    ------
+    BrokerUnavailable
+        The broker does not answer, or refuses.
+    """
+    key, needle = wanted.encode(), orjson.dumps(wanted)
+    last = None
+    for batch in read_topic(settings, topic, from_beginning=True, until_end=True):
+        for message in batch:
+            if message.key() == key or needle in (message.value() or b""):
+                last = message
+    if last is None:
+        return f"nor has {topic} such an event"
+    place = f"its event is at {topic}[{last.partition()}] offset {last.offset()}"
+    committed = committed_offsets(settings, topic, group).get(last.partition())
+    if committed is None or last.offset() >= committed:
+        to = "nothing yet" if committed is None else f"up to {committed}"
+        return f"{place}, and the workers of group {group} have not come to it: they have committed {to} there"
+    return (
+        f"{place}, and the workers have passed it: a filter or a rule took it out, or the answer is not kept any more"
+    )
 
 
 def _stages(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, Any]:

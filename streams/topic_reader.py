@@ -118,7 +118,7 @@ class TopicReader:
             ends = self._find_ends(ends)
         start = {p: low for p, (low, _) in limits.items()} if from_beginning else ends
         if self._group is not None:
-            start = {**start, **self._committed(list(limits))}
+            start = {**start, **self.committed()}
             # Else records of partitions that this run does not come to would be none of the next run's either.
             self._commit(start)
         if until_end:
@@ -171,8 +171,9 @@ class TopicReader:
         low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), _REQUEST_TIMEOUT_S)
         return low, high
 
-    def _committed(self, partitions: list[int]) -> dict[int, int]:
-        asked = [TopicPartition(self._topic, p) for p in partitions]
+    def committed(self) -> dict[int, int]:
+        """Return where the group stands, in each partition in which it stands anywhere."""
+        asked = [TopicPartition(self._topic, p) for p in self._partitions()]
         return {tp.partition: tp.offset for tp in self._consumer.committed(asked, _REQUEST_TIMEOUT_S) if tp.offset >= 0}
 
     def _find_ends(self, highs: Mapping[int, int]) -> dict[int, int]:

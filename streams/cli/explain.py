@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import orjson
 
-from modelstream.models.errors import ModelStreamError
+from modelstream.models.errors import BrokerUnavailable, ModelStreamError
 from modelstream.streams.cli.common import (
     broker_option,
     broker_settings,
@@ -22,7 +22,9 @@ from modelstream.streams.cli.dlq_text import printable, utc
 from modelstream.streams.consuming import read_topic
 from modelstream.streams.dead_letter_json import letter_as_dict
 from modelstream.streams.dead_letter_reading import Letter, LetterFilter, read_letters
-from modelstream.streams.explaining import explanations
+from modelstream.streams.explaining import explanations, where_event_stands
+from modelstream.streams.settings import BrokerSettings
+from modelstream.streams.spec import PipelineSpec
 
 __all__ = ["command"]
 
@@ -46,7 +48,8 @@ def command(
 ) -> None:
     """Tell how the predictions of one record key, event id or prediction id came about, or why it has none.
 
-    It reads all of the prediction topic and of the dead-letter topic. The batch, its size, why it was closed, what it
+    It reads all of the prediction topic and of the dead-letter topic, and where neither has it, of the source topic, to
+    say whether the workers have come to the event at all. The batch, its size, why it was closed, what it
     waited and took, and the cache are told where the pipeline keeps a flight record: sink.flight_record: true.
     """
     spec = read_pipeline(pipeline, overrides).spec
@@ -60,7 +63,7 @@ def command(
     if not latest and not letters:
         raise ModelStreamError(
             f"{spec.sink.topic} has no prediction with the key, event id or id {wanted!r}, and {spec.sink.dead_letter} "
-            "no dead letter with that key or text"
+            f"no dead letter with that key or text{_of_event(settings, spec, wanted)}"
         )
     if as_json:
         told = [*(each.as_dict() for each in reversed(latest)), *map(letter_as_dict, reversed(letters))]
@@ -70,6 +73,13 @@ def command(
         click.echo("\n".join(explanation.lines()))
     for letter in reversed(letters):
         click.echo(_as_text(letter, spec.sink.dead_letter, pipeline))
+
+
+def _of_event(settings: BrokerSettings, spec: PipelineSpec, wanted: str) -> str:
+    try:
+        return "; " + where_event_stands(settings, spec.source.topic, spec.pipeline, wanted)
+    except BrokerUnavailable:  # whoever may read predictions may not be allowed to read events
+        return ""
 
 
 def _as_text(letter: Letter, topic: str, pipeline: Path) -> str:

@@ -61,7 +61,7 @@ def command(pipeline: Path, broker: str | None, redis: str | None, overrides: tu
     if cache is not None:
         # Not a failure where it does not: a worker would start, and compute every answer until it does.
         problem = what_is_wrong(cache)
-        click.echo(f"{'redis':<9} {f'no cache for now: {problem}' if problem else 'answers'}")
+        click.echo(f"{'redis':<9} {f'does not answer: {problem}' if problem else 'answers'}")
     click.echo(f"{'broker':<9} {topics}")
     click.echo("ok")
 

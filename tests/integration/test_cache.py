@@ -59,7 +59,7 @@ def test_a_worker_starts_without_the_redis_that_it_is_told_of(make_stream: Calla
         stream.wait_until_committed(worker)
         log = worker.log_tail()
         worker.stop()
-    assert "no cache for now, so every answer is computed: Redis: " in log
+    assert "what memory does not know is computed until it does" in log
     assert stream.outcome(range(100)).is_clean
 
 

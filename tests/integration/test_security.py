@@ -198,7 +198,7 @@ def test_a_worker_reads_and_writes(mechanism: str, worker_runs: dict[str, Worker
 
 
 def test_redis_lets_in_who_has_its_password(worker_runs: dict[str, WorkerRun]) -> None:
-    refused = "no cache for now"
+    refused = "what memory does not know is computed until it does"
     assert refused not in worker_runs["mTLS"].log
     assert refused in worker_runs["PLAIN"].log
 

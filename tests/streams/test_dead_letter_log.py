@@ -33,7 +33,7 @@ def test_a_new_reason_is_told_at_once_and_the_rest_later_with_their_number(
 
     asyncio.run(work())
     assert caplog.messages == [
-        "1 dead letter so far, now: decode at stage 'score': no JSON 0",
-        "4 dead letters so far, now: type at stage 'score': a text",
-        "9 dead letters so far, now: decode at stage 'score': no JSON 2",
+        "1 dead letter so far in all, now: decode at stage 'score': no JSON 0",
+        "4 dead letters so far in all, now: type at stage 'score': a text",
+        "9 dead letters so far in all, now: decode at stage 'score': no JSON 2",
     ]

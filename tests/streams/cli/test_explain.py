@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.kafka_tools import Outgoing, produce_all
+import yaml
+from confluent_kafka import Consumer, TopicPartition
+from support.kafka_tools import Outgoing, produce_all, read_all
 
 pytestmark = pytest.mark.kafka
 
@@ -118,3 +120,19 @@ def test_nothing_of_that_name(run, predictions):
     assert done.returncode == 1
     assert f"{predictions['sink']} has no prediction with the key, event id or id 'event 1000', and " in done.stderr
     assert f"{predictions['dead']} no dead letter with that key or text" in done.stderr
+    assert f"nor has {predictions['source']} such an event" in done.stderr
+
+
+def test_an_event_without_an_answer_was_passed_or_is_still_to_come(run, trial):
+    produce_all(trial["broker"], trial["source"], [Outgoing(b'{"id": "seen"}', b"a"), Outgoing(b'{"id":"new"}', b"a")])
+    [place] = {record.partition for record in read_all(trial["broker"], trial["source"])}
+    told = run("explain", trial["file"], "new").stderr
+    assert f"its event is at {trial['source']}[{place}] offset 1, and the workers of group " in told
+    assert "have not come to it: they have committed nothing yet there" in told
+    group = yaml.safe_load(trial["file"].read_text())["pipeline"]
+    consumer = Consumer({"bootstrap.servers": trial["broker"], "group.id": group})
+    consumer.commit(offsets=[TopicPartition(trial["source"], place, 1)], asynchronous=False)
+    consumer.close()
+    assert "have not come to it: they have committed up to 1 there" in run("explain", trial["file"], "new").stderr
+    told = run("explain", trial["file"], "seen").stderr
+    assert f"[{place}] offset 0, and the workers have passed it: a filter or a rule took it out, or its answer" in told

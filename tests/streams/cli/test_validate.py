@@ -107,7 +107,7 @@ def test_a_cache_needs_the_name_of_a_redis(run, project):
         done = run("validate", project, *cache, *named)
         assert done.returncode == 0
         assert "delay: infer arrival_delay, at most 4 rows at once, answers kept for 60 s\n" in done.stdout
-        assert "redis     no cache for now: " in done.stdout
+        assert "redis     does not answer: " in done.stdout
     assert run("validate", project, *cache, MODELSTREAM_REDIS="redis://nowhere").returncode == 0
 
 
