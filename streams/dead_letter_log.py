@@ -52,6 +52,9 @@ class DeadLetterLog:
 
     def _tell(self, fault: Fault) -> None:
         logger.warning(
-            "%s so far in all, now: %s at stage %r: %s", counted(self._total(), "dead letter"), fault.reason, fault.stage,
+            "%s so far in all, now: %s at stage %r: %s",
+            counted(self._total(), "dead letter"),
+            fault.reason,
+            fault.stage,
             fault.detail,
-        )  # fmt: skip
+        )

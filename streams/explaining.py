@@ -132,9 +132,7 @@ def where_event_stands(settings: BrokerSettings, topic: str, group: str, wanted:
     if committed is None or last.offset() >= committed:
         to = "nothing yet" if committed is None else f"up to {committed}"
         return f"{place}, and the workers of group {group} have not come to it: they have committed {to} there"
-    return (
-        f"{place}, and the workers have passed it: a filter or a rule took it out, or the answer is not kept any more"
-    )
+    return f"{place}, and the workers have passed it: a filter or a rule took it out, or its answer is kept no more"
 
 
 def _stages(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, Any]:
