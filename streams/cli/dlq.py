@@ -1,4 +1,4 @@
-"""``modelstream dlq``: dead letters listed, shown, and sent back."""
+"""``modelstream dlq``: dead letters listed, shown, sent back, and marked as done."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from modelstream.streams.cli.dlq_options import (
 from modelstream.streams.cli.dlq_redrive import redrive_letters
 from modelstream.streams.cli.dlq_text import as_table, describe_letter, printable, summary
 from modelstream.streams.dead_letter_json import describe_dead_letter, letter_as_dict
+from modelstream.streams.dead_letter_marking import mark_done
 from modelstream.streams.dead_letter_reading import Letter, LetterFilter, Place, fetch_letters, is_marker, read_letters
 from modelstream.streams.wording import counted
 
@@ -43,7 +44,7 @@ Examples:
 """,
 )
 def command() -> None:
-    """List, show and redrive the dead letters of a pipeline.
+    """List, show, redrive and resolve the dead letters of a pipeline.
 
     A dead letter is an event that could not be processed, with the reason. It is named by PARTITION/OFFSET, where it
     stands in the dead-letter topic.
@@ -161,6 +162,36 @@ def show_letters(
         sys.stdout.buffer.write(text)
     sys.stdout.buffer.flush()
     return EXIT_FAILED if len(found) < len(asked) else 0
+
+
+@command.command(
+    "resolve",
+    short_help="Mark some as done, without sending them.",
+    epilog="""\b
+Examples:
+  modelstream dlq show pipeline.yaml 0/17 --raw | sed 's/"warm"/21.5/' | modelstream produce pipeline.yaml -
+  modelstream dlq resolve pipeline.yaml 0/17
+""",
+)
+@pipeline_argument
+@click.argument("letters", type=PlaceType(), nargs=-1, required=True, metavar="PARTITION/OFFSET...")
+@broker_option
+@set_option
+def resolve_letters(pipeline: Path, letters: tuple[Place, ...], broker: str | None, overrides: tuple[str, ...]) -> int:
+    """Mark dead letters of PIPELINE as done: `list` and `redrive` pass them over, as if they had been redriven.
+
+    For events that were mended and produced anew by hand, and for those that are of no more use.
+    """
+    topics = find_topics(pipeline, broker, overrides, "sink.dead_letter", writes=["sink.dead_letter"])
+    found = {letter.place: letter for letter in read_letters(topics.settings, topics.dead, redriven=True)}
+    asked = list(dict.fromkeys(letters))
+    for place in asked:
+        if place not in found:
+            say(f"no dead letter {place} in {topics.dead}")
+    marked = [found[place] for place in asked if place in found and not found[place].redriven]
+    mark_done(topics.settings, topics.dead, marked)
+    say(f"marked {counted(len(marked), 'dead letter')} in {topics.dead} as done")
+    return EXIT_FAILED if set(asked) - set(found) else 0
 
 
 def _find_redriven(topics: DeadLetterTopics, messages: list[Message]) -> set[Place]:

@@ -22,7 +22,7 @@ _COMMANDS = {
     "capacity": "find the highest rate that a pipeline sustains, and its cost",
     "what-if": "predict latency and throughput for other batch sizes, waits and threads",
     "explain": "tell how the predictions of one key or event came about",
-    "dlq": "list, show and redrive dead letters",
+    "dlq": "list, show, redrive and resolve dead letters",
     "validate": "make every check that `run` makes, without joining",
     "graph": "draw the pipeline: stages, models, topics",
     "models": "list models, and check one: its contract, its edges, its price",

@@ -268,3 +268,18 @@ def test_help_has_examples(action):
     done = CliRunner().invoke(command, [action, "--help"])
     assert done.exit_code == 0
     assert f"Examples:\n    modelstream dlq {action} " in done.output
+
+
+def test_what_is_resolved_is_listed_and_redriven_no_more(run, letters):
+    before = listed(run, letters)
+    done = run("dlq", "resolve", letters["file"], before[0], before[2], before[0], "1/7")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"no dead letter 1/7 in {letters['dead']}",
+        f"marked 2 dead letters in {letters['dead']} as done",
+    ]
+    assert listed(run, letters) == [place for place in before if place not in (before[0], before[2])]
+    assert listed(run, letters, "--all") == before
+    again = run("dlq", "resolve", letters["file"], before[0])
+    assert (again.returncode, again.stderr) == (0, f"marked 0 dead letters in {letters['dead']} as done\n")
+    assert not read_all(letters["broker"], letters["source"])
