@@ -132,7 +132,8 @@ def counting(verb: str, enabled: bool = True) -> Iterator[Callable[[int], None]]
 
 def nothing(topics: DeadLetterTopics, wanted: LetterFilter) -> str:
     """Return what to say where there is no letter."""
-    return f"no dead letter{'' if wanted == LetterFilter() else ' that matches'} in {topics.dead}"
+    hint = "" if wanted.key is None else "; `modelstream explain` finds an event by its id, too"
+    return f"no dead letter{'' if wanted == LetterFilter() else ' that matches'} in {topics.dead}{hint}"
 
 
 def say(text: str) -> None:
