@@ -10,7 +10,7 @@ import stat
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast, get_args
 
@@ -223,6 +223,7 @@ def open_events(
     *,
     as_is: bool = False,
     source_format: SourceFormat = "json",
+    codes: Collection[str] = (),
 ) -> EventFile:
     """Return a file of events, ready to read.
 
@@ -238,6 +239,8 @@ def open_events(
         For NDJSON: yield lines as they stand, broken ones too.
     source_format : str or F32Format
         What records are to hold, as ``source.format`` says.
+    codes : collection of str
+        Of CSV, the columns whose cells are text although they look like numbers, whole ones aside: keys, ids.
 
     Raises
     ------
@@ -257,8 +260,8 @@ def open_events(
         return _open_vectors(path, file_format, source_format)
     from modelstream.streams.event_tables import CsvFile, ParquetFile, plain
 
-    reader = CsvFile if file_format == "csv" else ParquetFile
-    return reader(path, key, make_format(source_format, default=plain))
+    form = make_format(source_format, default=plain)
+    return CsvFile(path, key, form, codes) if file_format == "csv" else ParquetFile(path, key, form)
 
 
 def _open_vectors(path: Path | None, file_format: FileFormat, source_format: SourceFormat) -> EventFile:

@@ -7,7 +7,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
@@ -19,7 +19,7 @@ from modelstream.models.errors import ConfigError, DecodeError
 from modelstream.operators.codecs import Format
 from modelstream.streams.event_files import EventFile, Record, key_of
 
-__all__ = ["CAPTURE_MARK", "CsvFile", "ParquetFile", "infer_cell", "plain"]
+__all__ = ["CAPTURE_MARK", "CsvFile", "ParquetFile", "infer_cell", "infer_code", "plain"]
 
 #: Key of the schema's metadata of a Parquet file whose rows are records of Kafka, and so no events.
 CAPTURE_MARK = b"modelstream.capture"
@@ -60,8 +60,32 @@ def infer_cell(text: str) -> str | int | float | bool | None:
     return lowered == "true" if lowered in ("true", "false") else text
 
 
+def infer_code(text: str) -> str | int | None:
+    """Return what a cell of a CSV file says in a column of codes, such as keys: text, but for whole numbers.
+
+    Examples
+    --------
+    >>> [infer_code(text) for text in ("", "12", "12e3", "1.50", "true")]
+    [None, 12, '12e3', '1.50', 'true']
+    """
+    found = infer_cell(text)
+    return found if found is None or type(found) is int else text
+
+
 class CsvFile(EventFile):
-    """Comma-separated values in UTF-8, with the fields' names in the first line; cells as `infer_cell` reads them."""
+    """Comma-separated values in UTF-8, with the fields' names in the first line; cells as `infer_cell` reads them.
+
+    Parameters
+    ----------
+    path, key, form
+        As for `EventFile`.
+    codes : collection of str
+        Columns that are read as `infer_code` does: what looks like a number there is none.
+    """
+
+    def __init__(self, path: Path | None, key: str | None, form: Format, codes: Collection[str] = ()) -> None:
+        super().__init__(path, key, form)
+        self._codes = codes
 
     def records(self) -> Iterator[Record]:
         """Yield key and value of each event."""
@@ -82,12 +106,15 @@ class CsvFile(EventFile):
             return
         if len(set(names)) < len(names) or "" in names:
             raise DecodeError(f"{self.name}:1: the first line must name each column, and no two of them the same")
+        codes = [i for i, name in enumerate(names) if name in self._codes]
         for row in rows:
             if not row:  # a blank line
                 continue
             if len(row) != len(names):
                 raise DecodeError(f"{self.name}:{rows.line_num}: {len(row)} cells for {len(names)} columns")
             event = dict(zip(names, map(infer_cell, row), strict=True))
+            for i in codes:
+                event[names[i]] = infer_code(row[i])
             try:
                 yield None if self._key is None else key_of(event, self._key), self._form.write(event)
             except (TypeError, ValueError) as error:

@@ -100,6 +100,11 @@ class SourceSpec(Spec):
     priority: PrioritySpec | None = None
     on_gap: Literal["earliest", "latest", "fail"] = "earliest"
 
+    @property
+    def code_fields(self) -> set[str]:
+        """Fields that name an event, whose text is not to change: the key and the id."""
+        return {field for field in (self.key, self.event_id) if field is not None}
+
     @model_validator(mode="after")
     def _vectors_have_no_fields(self) -> SourceSpec:
         collect(_vector_problems(self))

@@ -74,7 +74,9 @@ def command(
     path, out = (None if name == "-" else Path(name) for name in (source, target))
     _check_names(path, out, dead_letters)
     as_is = spec.source.format == "json" and (file_format or format_of(path)) == "ndjson"
-    events = open_events(path, file_format, spec.source.key, as_is=as_is, source_format=spec.source.format)
+    events = open_events(
+        path, file_format, spec.source.key, as_is=as_is, source_format=spec.source.format, codes=spec.source.code_fields
+    )
     built = described.build()
     gc.set_threshold(_GC_THRESHOLD)
     started = time.monotonic()

@@ -65,7 +65,8 @@ def command(
     """Send the events of FILE to the source topic of PIPELINE, keyed by the field source.key.
 
     FILE is NDJSON (one JSON object a line), CSV (the first line names the fields; an empty cell is null, numbers,
-    true and false are what they look like, all else is text) or Parquet; .gz too; - is standard input.
+    true and false are what they look like, all else is text, and of the key and the id all but whole numbers) or
+    Parquet; .gz too; - is standard input.
 
     Events are written in the format of PIPELINE. Where that is json, lines of NDJSON go out as they stand. Where it is
     f32, an event is the list in the field that source.format names, or else all its fields in their order; FILE may
@@ -77,7 +78,9 @@ def command(
     spec = read_pipeline(pipeline, overrides).spec
     path = None if file == "-" else Path(file)
     source = spec.source
-    events = open_events(path, file_format, source.key, as_is=as_is, source_format=source.format)
+    events = open_events(
+        path, file_format, source.key, as_is=as_is, source_format=source.format, codes=source.code_fields
+    )
     settings = broker_settings(broker, spec.broker)
     require_topics(settings, spec, pipeline, writes=["source.topic"])
     watch = KeyWatch(islice(events.records(), limit))

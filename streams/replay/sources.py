@@ -144,4 +144,5 @@ def open_source(
     """
     if path is not None and file_format in (None, "parquet") and is_capture(path):
         return CaptureSource(path)
-    return FileSource(open_events(path, file_format, source.key, as_is=as_is, source_format=source.format))
+    codes = source.code_fields
+    return FileSource(open_events(path, file_format, source.key, as_is=as_is, source_format=source.format, codes=codes))

@@ -375,3 +375,14 @@ def test_parquet_needs_a_file_and_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r"needs pyarrow: pip install 'modelstream\[parquet\]'"):
         open_events(file, None, None)
+
+
+def test_keys_and_ids_in_csv_keep_their_text(write):
+    file = write("events.csv", b"id,n,flag\n12e3,12e3,true\n7,7,no\n,1.50,\n")
+    records = list(open_events(file, None, "id", codes={"id", "flag"}).records())
+    assert [key for key, _ in records] == [b"12e3", b"7", None]
+    assert [orjson.loads(value) for _, value in records] == [
+        {"id": "12e3", "n": 12000.0, "flag": "true"},
+        {"id": 7, "n": 7, "flag": "no"},
+        {"id": None, "n": 1.5, "flag": None},
+    ]
