@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from modelstream.models.errors import ConfigError, did_you_mean
+from modelstream.streams.stage_spec import KINDS
 from modelstream.streams.yaml_file import describe, parse_yaml
 
 __all__ = ["apply_overrides"]
@@ -67,6 +68,8 @@ def _put(target: Any, path: str, steps: list[str | int], value: Any) -> None:
         elif isinstance(step, str) and target.get(step) is None:
             if not isinstance(following, str):
                 raise ConfigError(f"--set {path}", f"there is no list {so_far!r}{did_you_mean(step, target)}")
+            if other := _other_kind(target, step):
+                raise ConfigError(f"--set {path}", f"there is no {so_far!r}: stage {target.get('id')!r} is of {other}")
             target[step] = {}
         target = target[step]
 
@@ -80,3 +83,8 @@ def _misfit(target: Any, step: str | int, so_far: str) -> str | None:
     if step >= len(target):
         return f"{so_far} has no [{step}]; its entries are counted from 0, and there are {len(target)}"
     return None
+
+
+def _other_kind(stage: dict[str, Any], kind: str) -> str | None:
+    """Return what a stage does, where that is something else than this; None where this is no kind of stage."""
+    return next((other for other in KINDS if kind in KINDS and stage.get(other) is not None), None)

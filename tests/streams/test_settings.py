@@ -278,6 +278,14 @@ class TestOverrides:
         assert (changed["sink"]["topic"], changed["stages"][0]["id"]) == ("c", "b")
         assert (self.RAW["sink"]["topic"], self.RAW["stages"][0]["id"]) == ("out", "a")
 
+    def test_a_key_of_another_kind_of_stage_is_told(self) -> None:
+        raw = {"stages": [{"id": "features", "extract": "f:g"}, {"id": "delay", "infer": {"models": ["m"]}}]}
+        with pytest.raises(ConfigError) as caught:
+            apply_overrides(raw, ["stages[0].infer.batch.max_size=64"])
+        problem = "there is no 'stages[0].infer': stage 'features' is of extract"
+        assert str(caught.value) == f"--set stages[0].infer.batch.max_size: {problem}"
+        assert apply_overrides(raw, ["stages[1].infer.batch.max_size=64"])["stages"][1]["infer"]["batch"]
+
     @pytest.mark.parametrize(
         ("override", "message"),
         [
