@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from modelstream.models.errors import ConfigError
+from modelstream.streams.caching import what_is_wrong
 from modelstream.streams.cli.common import read_pipeline, require_topics
 from modelstream.streams.cli.progress import show_progress
 from modelstream.streams.embedded import EmbeddedBroker, EmbeddedCache
@@ -172,6 +173,8 @@ class ReplaySetting:
         if found is None:
             self._say("starting the embedded cache …")
             found = RedisSettings(stack.enter_context(EmbeddedCache()).url)
+        elif (problem := what_is_wrong(found)) is not None:
+            click.echo(f"note: Redis does not answer: {problem}; this measures a cache without it", err=True)
         # Not on the workers' command line: the URL may hold a password.
         return {**_without("MODELSTREAM_REDIS", environ), "MODELSTREAM_REDIS": found.url}
 

@@ -184,3 +184,11 @@ def test_a_broken_line_ends_it_before_workers_start(run: Run, pipeline: Path) ->
     assert done.returncode == 1
     assert "standard input:2: no JSON" in done.stderr
     assert "worker" not in done.stderr
+
+
+def test_a_redis_that_does_not_answer_is_told_before_it_is_measured(run: Run, pipeline: Path) -> None:
+    cached = ("--set", "stages[1].infer.cache={ttl_s: 60}", "--redis", "redis://127.0.0.1:1/0")
+    done = run("replay", pipeline, "-", *cached, "--no-progress", input=lines(50))
+    assert done.returncode == 0
+    assert "note: Redis does not answer: Redis: " in done.stderr
+    assert done.stderr.count("this measures a cache without it") == 1
