@@ -156,6 +156,9 @@ def test_a_call_is_worth_as_many_rows_as_do_not_make_each_of_them_dearer(row_us:
 def test_a_size_must_be_seen_a_few_times_and_lately_to_tell_what_a_row_takes() -> None:
     row_us = {128: 1.0, 256: 2.0}
     assert seen(row_us, calls=2).worthwhile(100, 1000, tolerance=0.05) == 128
+    assert seen(row_us, calls=3).worthwhile(100, 1000, tolerance=0.05) == 128, "the rows of 256 are dearer"
+    assert seen({128: 2.0, 256: 1.0}, calls=2).worthwhile(100, 1000, 0.05) == 128, "two calls tell nothing"
+    assert seen({128: 2.0, 256: 1.0}, calls=3).worthwhile(100, 1000, 0.05) == 512
     cost = seen({128: 1.0, 256: 2.0, 512: 4.0}, calls=3)
     for n_more, rows in [(120, 128), (2, 128), (5, 256)]:
         for _ in range(n_more):

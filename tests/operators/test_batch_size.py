@@ -145,6 +145,13 @@ def test_under_lag_smaller_batches_are_tried_even_where_the_line_says_that_large
     assert least * caps.count(least) >= 0.9 * sum(caps)
 
 
+def test_under_lag_sizes_that_surely_pay_are_not_gone_through_one_by_one_at_the_start() -> None:
+    """A call as dear as a thousand rows: smaller batches than may be would only cost time."""
+    sizes = controller(4096)
+    caps = served(sizes, 100, lambda n: 900e-6 / n + 1e-6)
+    assert caps == [64] * 3 + [256] * 3 + [1024] * 3 + [4096] * 91
+
+
 def test_a_size_is_given_up_and_taken_again_as_the_machine_changes() -> None:
     sizes = controller(4096)
     assert served(sizes, 100, lambda _: 1e-6)[-1] == 4096

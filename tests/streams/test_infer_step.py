@@ -233,6 +233,27 @@ def test_with_a_target_a_batch_has_its_size_by_all_that_waits(make_built: Callab
     assert len(batches[0].events) == 400  # a quarter
 
 
+class SlowOutbox(Outbox):
+    """A clock that each output moves on, by 3 ms."""
+
+    def __init__(self, hand: Hand) -> None:
+        super().__init__()
+        self._hand = hand
+
+    def produce(self, output: Output) -> None:
+        super().produce(output)
+        self._hand.now_s += 3e-3
+
+
+def test_what_a_batch_costs_is_models_encoding_and_producing(make_built: Callable[..., BuiltPipeline]) -> None:
+    built = make_built()
+    hand = Hand(built.stages[0].operator, batch_s=5e-3)
+    built = replace(built, stages=(replace(built.stages[0], operator=hand),))
+    step = make(built, SlowOutbox(hand), None, clocks=Clocks(lambda: hand.now_s, lambda: hand.now_s))
+    step([records(0)], drain=True)
+    assert step.statistics.as_dict()["service_us_total"] == pytest.approx(8_000, abs=2)
+
+
 class Padding:
     """An operator whose models were given a fifth of fillers."""
 
