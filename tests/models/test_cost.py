@@ -173,6 +173,8 @@ def test_a_size_below_those_that_surely_pay_is_measured_only_where_none_was_for_
         return cost.worthwhile(100, 1024, tolerance=0.05, surely_rows=1024)
 
     assert worthwhile() == 512, "the rows of 1,024 are dearer than those of 128, which tell"
+    assert cost.worthwhile(100, 4096, 0.05, surely_rows=300) == 512, "from there on each is measured"
+    assert seen({128: 1.0}).worthwhile(100, 4096, 0.05, surely_rows=1024) == 1024
     cost = seen({1024: 1.2})
     assert worthwhile() == 1024
     for _ in range(122):
