@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
+from support.replay_results import make_result
 
 from modelstream.streams.cli.what_if import _print
+from modelstream.streams.replay.result import ReplayResult
 from modelstream.streams.replay.what_if import WhatIf
 
 
-def shown(capsys: pytest.CaptureFixture[str], *figures: tuple[float, float], is_measured: bool = False) -> str:
+def shown(
+    capsys: pytest.CaptureFixture[str], *figures: tuple[float, float], results: Sequence[ReplayResult] = ()
+) -> str:
     found = [
         WhatIf({"max_size": float(i)}, p50_ms=1.0, p99_ms=p99_ms, throughput_per_s=per_s, mean_batch=2.0)
         for i, (p99_ms, per_s) in enumerate(figures)
     ]
-    _print(found[0], found, "100/s", is_measured=is_measured)
+    _print(found[0], found, "100/s", [*results])
     return capsys.readouterr().out
 
 
@@ -24,6 +30,14 @@ def test_of_rows_that_are_alike_none_is_the_best(capsys: pytest.CaptureFixture[s
     assert shown(capsys, (5.0, 900.0), (4.0, 950.0)).count("least p99") == 1
 
 
-def test_figures_that_no_replay_has_calibrated_are_said_to_be_relative(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_no_replay_has_calibrated_is_said_to_be_relative(capsys: pytest.CaptureFixture[str]) -> None:
+    full, paced = make_result(arrivals="max", answers_per_s=812.0), make_result(p99_ms=6.4)
     assert "relative until calibrated with --measured" in shown(capsys, (5.0, 900.0))
-    assert "--measured" not in shown(capsys, (5.0, 900.0), is_measured=True)
+    said = shown(capsys, (5.0, 900.0), results=[full])
+    assert "Compare p50 and p99 with each other only" in said
+    assert "812" in said
+    assert "6.4" not in said
+    said = shown(capsys, (5.0, 900.0), results=[paced])
+    assert "Compare events/s with each other only" in said
+    assert "6.4" in said
+    assert "Compare" not in shown(capsys, (5.0, 900.0), results=[paced, full])
