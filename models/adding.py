@@ -106,13 +106,13 @@ def _inputs(
     for key, by_input in said.items():
         for name, value in by_input.items():
             tables.setdefault(name, {})[key] = value
-    if not tables:
-        return ""
-    names = [tensor.name for tensor in open_session(content).get_inputs()]
-    if "" in tables and len(names) != 1:
+    # To know the only input's name takes a session.
+    names = [tensor.name for tensor in open_session(content).get_inputs()] if "" in tables else []
+    if len(names) > 1:
         listed = ", ".join(names)
         raise ContractBreach(f"has {len(names)} inputs, {listed}: say which one is meant, as {names[0]}=…")
-    return "".join(_table(f"inputs.{_key(name or names[0])}", table) for name, table in tables.items())
+    only = names[0] if names else ""
+    return "".join(_table(f"inputs.{_key(name or only)}", table) for name, table in tables.items())
 
 
 def _outputs(contract: ModelContract, score_class: int | str, classes: Sequence[int | str]) -> str:

@@ -11,7 +11,7 @@ from confluent_kafka import Message
 from modelstream.streams.settings import BrokerSettings
 from modelstream.streams.topic_reader import open_reader
 
-__all__ = ["as_ndjson", "committed_offsets", "read_spans", "read_topic"]
+__all__ = ["as_ndjson", "committed_offsets", "mentions", "read_spans", "read_topic"]
 
 
 def read_topic(
@@ -112,6 +112,12 @@ def read_spans(settings: BrokerSettings, topic: str, spans: Mapping[int, tuple[i
         while not reader.finished:
             if batch := reader.fetch():
                 yield batch
+
+
+def mentions(wanted: str) -> Callable[[Message], bool]:
+    """Return what says of a record whether it has this key, or this text in its JSON; nothing is decoded for it."""
+    key, needle = wanted.encode(), orjson.dumps(wanted)
+    return lambda message: message.key() == key or needle in (message.value() or b"")
 
 
 def as_ndjson(batch: list[Message]) -> bytes:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import orjson
 from confluent_kafka import Message
 
 from modelstream.streams.consuming import read_spans, read_topic
@@ -97,8 +96,6 @@ class LetterFilter:
         Written at or after, and before; milliseconds since 1970.
     key : bytes, optional
         The event's key.
-    about : str, optional
-        The event's key, or a text in its JSON, such as its id.
 
     Examples
     --------
@@ -111,21 +108,6 @@ class LetterFilter:
     since_ms: int | None = None
     until_ms: int | None = None
     key: bytes | None = None
-    about: str | None = None
-
-    def is_about(self, key: bytes | None, value: bytes | None) -> bool:
-        """Say whether the letter of a record with this key and value is meant, by `about` alone.
-
-        Examples
-        --------
-        >>> LetterFilter(about="N1").is_about(b"N1", None), LetterFilter(about="7").is_about(None, b'{"id":"7"}')
-        (True, True)
-        """
-        return (
-            self.about is None
-            or key == self.about.encode()
-            or (value is not None and orjson.dumps(self.about) in value)
-        )
 
     def __call__(self, reason: str | None, stage: str | None, written_ms: int, key: bytes | None) -> bool:
         """Say whether a letter is meant."""
@@ -155,6 +137,7 @@ def read_letters(
     wanted: LetterFilter | None = None,
     *,
     redriven: bool = False,
+    is_meant: Callable[[Message], bool] = lambda record: True,
     on_progress: Callable[[int], None] = lambda n_records: None,
 ) -> list[Letter]:
     """Return the letters of a dead-letter topic, in the order of their origin: source topic, partition, offset.
@@ -169,6 +152,8 @@ def read_letters(
         Which letters; by default all.
     redriven : bool
         Return those too that were redriven already.
+    is_meant : callable
+        Says of a letter's record whether it is wanted, besides.
     on_progress : callable
         Gets the number of records read so far.
 
@@ -182,7 +167,7 @@ def read_letters(
     n_read = 0
     for batch in read_topic(settings, topic, from_beginning=True, until_end=True):
         for message, headers in zip(batch, read_headers(batch), strict=True):
-            _take(message, headers or [], wanted, found)
+            _take(message, headers or [], wanted, is_meant, found)
         n_read += len(batch)
         on_progress(n_read)
     letters = [replace(letter, redriven=True) if found.settled(letter) else letter for letter in found.letters]
@@ -191,7 +176,9 @@ def read_letters(
     return sorted(letters, key=lambda letter: (letter.origin, letter.place))
 
 
-def _take(message: Message, headers: Headers, wanted: LetterFilter, found: _Found) -> None:
+def _take(
+    message: Message, headers: Headers, wanted: LetterFilter, is_meant: Callable[[Message], bool], found: _Found
+) -> None:
     own, _ = split_own(headers)
     if _is_marker(own):
         partition, _, offset = own["redriven"].partition(b"/")
@@ -200,7 +187,7 @@ def _take(message: Message, headers: Headers, wanted: LetterFilter, found: _Foun
             found.redriven_sources.add(source)
         return
     reason, stage = header_text(own.get("reason")), header_text(own.get("stage"))
-    if wanted(reason, stage, message.timestamp()[1], message.key()) and wanted.is_about(message.key(), message.value()):
+    if wanted(reason, stage, message.timestamp()[1], message.key()) and is_meant(message):
         found.letters.append(_letter(message, own, reason, stage))
 
 

@@ -113,21 +113,20 @@ class KeyWatch:
 
     def __init__(self, records: Iterator[Record]) -> None:
         self._records = records
-        self._n_without = 0
-        self._has_key = False
+        # None before the first record.
+        self._has_key: bool | None = None
 
     def __iter__(self) -> Iterator[Record]:
         for record in self._records:
             yield record
-            if record[0] is not None:
-                self._has_key = True
+            self._has_key = record[0] is not None
+            if self._has_key:
                 break
-            self._n_without += 1
         yield from self._records
 
     def note(self, key: str | None) -> str | None:
         """Return what to tell of records that went by, keyed by this field; None where there is nothing."""
-        if key is None or self._has_key or not self._n_without:
+        if key is None or self._has_key is not False:
             return None
         return f"no event has a field {key!r} (source.key), so none has a key, and they keep no order among them"
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from confluent_kafka import Message
 
-from modelstream.streams.consuming import committed_offsets, read_topic
+from modelstream.streams.consuming import committed_offsets, mentions, read_topic
 from modelstream.streams.flight_record import FLIGHT_PREFIX
 from modelstream.streams.settings import BrokerSettings
 
@@ -84,11 +84,11 @@ def explanations(batch: Sequence[Message], wanted: str) -> Iterator[Explanation]
         A record key, an event id, or a prediction's id.
     """
     key = wanted.encode()
-    # As the record has it in its text: quick to find, and nothing else is decoded.
-    needle = orjson.dumps(wanted)
+    # Quick to find, and nothing else is decoded.
+    is_meant = mentions(wanted)
     for message in batch:
         value = message.value()
-        if value is None or (message.key() != key and needle not in value):
+        if value is None or not is_meant(message):
             continue
         prediction = orjson.loads(value)
         if message.key() == key or wanted in (prediction["id"], prediction["event_id"]):
@@ -119,11 +119,10 @@ def where_event_stands(settings: BrokerSettings, topic: str, group: str, wanted:
     BrokerUnavailable
         The broker does not answer, or refuses.
     """
-    key, needle = wanted.encode(), orjson.dumps(wanted)
-    last = None
+    is_meant, last = mentions(wanted), None
     for batch in read_topic(settings, topic, from_beginning=True, until_end=True):
         for message in batch:
-            if message.key() == key or needle in (message.value() or b""):
+            if is_meant(message):
                 last = message
     if last is None:
         return f"nor has {topic} such an event"

@@ -19,9 +19,9 @@ from modelstream.streams.cli.common import (
     set_option,
 )
 from modelstream.streams.cli.dlq_text import printable, utc
-from modelstream.streams.consuming import read_topic
+from modelstream.streams.consuming import mentions, read_topic
 from modelstream.streams.dead_letter_json import letter_as_dict
-from modelstream.streams.dead_letter_reading import Letter, LetterFilter, read_letters
+from modelstream.streams.dead_letter_reading import Letter, read_letters
 from modelstream.streams.explaining import explanations, where_event_stands
 from modelstream.streams.settings import BrokerSettings
 from modelstream.streams.spec import PipelineSpec
@@ -58,7 +58,7 @@ def command(
     records = read_topic(settings, spec.sink.topic, from_beginning=True, until_end=True)
     every = (explanation for batch in records for explanation in explanations(batch, wanted))
     latest = nlargest(number, every, key=attrgetter("timestamp_ms", "offset"))
-    failed = read_letters(settings, spec.sink.dead_letter, LetterFilter(about=wanted), redriven=True)
+    failed = read_letters(settings, spec.sink.dead_letter, redriven=True, is_meant=mentions(wanted))
     letters = nlargest(number, failed, key=attrgetter("written_ms", "place"))
     if not latest and not letters:
         raise ModelStreamError(
