@@ -125,6 +125,9 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         workers = "the worker" if result.workers == 1 else f"{result.workers} workers"
         yield f"{result.cpu_us_per_event:,.2f}", f"µs of CPU per event, of {workers}"
         yield f"{result.peak_rss_mb:,.0f}", f"MB of memory at the most, of {workers}"
+    if result.machine_busy is not None:
+        cpus = f"the {result.environment.cpus} processors" if result.environment.cpus > 1 else "the processor"
+        yield f"{result.machine_busy:.0%}", f"of {cpus} here in use, by all that ran"
     if result.latency_clock != "virtual":
         late = f"{_ms(result.p99_send_delay_ms)} / {_ms(result.max_send_delay_ms)}"
         yield late, "ms that the generator was behind, p99 / max"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -17,17 +18,16 @@ from modelstream.streams.cli.pace_options import SpeedType, check_times, make_pa
 from modelstream.streams.cli.replay_offline import outside_costs
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Arrivals
-from modelstream.streams.replay.costs import measure_costs, read_costs
+from modelstream.streams.replay.calibration import calibrate
+from modelstream.streams.replay.costs import Costs, measure_costs, read_costs
 from modelstream.streams.replay.prepared import prepare
 from modelstream.streams.replay.result import ReplayResult
 from modelstream.streams.replay.sources import open_source
-from modelstream.streams.replay.what_if import SETTINGS, Setting, WhatIf, calibrate, grid, predict
+from modelstream.streams.replay.what_if import SETTINGS, Setting, WhatIf, grid, predict
 
 __all__ = ["command"]
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-#: Calibration moves two things that depend on each other a little: the second time nothing is left.
-_ROUNDS = 2
 
 
 class _ChoiceType(click.ParamType):
@@ -112,13 +112,15 @@ def command(
     else:
         known = measure_costs(built, values, keys).model_copy(update=outside_costs(described.spec))
     results = [ReplayResult.read(one) for one in measured]
-    for _ in range(_ROUNDS if results else 0):
-        known = calibrate(known, predict(built, values, due_us, known, {}), results, pace)
-    found = [predict(built, values, due_us, known, setting) for setting in settings]
-    now = predict(built, values, due_us, known, {})
+
+    def predict_with(setting: Setting, paced: Costs, full: Costs) -> WhatIf:
+        return predict(built, values, due_us, paced, setting, full)
+
+    calibration = calibrate(known, partial(predict_with, {}), results, pace)
+    now, *found = (calibration.apply(partial(predict_with, setting)) for setting in [{}, *settings])
     _print(now, found, str(pace), results)
     if json_file is not None:
-        said = {"pace": str(pace), "costs": known.model_dump(mode="json"), "now": now, "settings": found}
+        said = {"pace": str(pace), "costs": calibration.paced.model_dump(mode="json"), "now": now, "settings": found}
         json_file.write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelstream.streams.replay.result import Latency, Sample
 
-__all__ = ["Course", "Usage", "answers_per_s", "highest_lag", "latency", "latency_curve", "samples"]
+__all__ = ["Course", "Look", "Usage", "answers_per_s", "highest_lag", "latency", "latency_curve", "samples"]
 
 _PERCENTILES = (50, 90, 99, 99.9, 100)
 
@@ -23,6 +24,15 @@ _MOST_SAMPLES = 240
 
 #: Points of the curve in each halving of what is above a percentile, as HdrHistogram prints them.
 _TICKS_PER_HALF = 5
+
+
+class Look(NamedTuple):
+    """What was used until a moment, in microseconds since 1970; ``rss_bytes`` is what the workers hold then."""
+
+    at_us: int
+    cpu_s: float
+    rss_bytes: int
+    machine_cpu_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +47,33 @@ class Usage:
         User and system time of all workers until then.
     rss_bytes : ndarray of int64, shape (n_looks,)
         Their resident memory then.
+    machine_cpu_s : ndarray of float64, shape (n_looks,)
+        Time of all processors until then that was not idle.
     """
 
     at_us: NDArray[np.int64]
     cpu_s: NDArray[np.float64]
     rss_bytes: NDArray[np.int64]
+    machine_cpu_s: NDArray[np.float64]
 
     @classmethod
-    def of(cls, looks: Sequence[tuple[int, float, int]]) -> Usage | None:
+    def of(cls, looks: Sequence[Look]) -> Usage | None:
         """Return looks as usage; None where there were none."""
         if not looks:
             return None
-        at_us, cpu_s, rss_bytes = zip(*looks, strict=True)
-        return cls(np.array(at_us, np.int64), np.array(cpu_s), np.array(rss_bytes, np.int64))
+        at_us, cpu_s, rss_bytes, machine_cpu_s = zip(*looks, strict=True)
+        return cls(np.array(at_us, np.int64), np.array(cpu_s), np.array(rss_bytes, np.int64), np.array(machine_cpu_s))
 
     def cpu_between_s(self, start_us: int, end_us: int) -> float:
-        """Return the CPU seconds between two moments."""
-        before, after = np.interp([start_us, end_us], self.at_us, self.cpu_s).tolist()
+        """Return the workers' CPU seconds between two moments."""
+        return self._between(start_us, end_us, self.cpu_s)
+
+    def machine_cpu_between_s(self, start_us: int, end_us: int) -> float:
+        """Return the machine's CPU seconds between two moments."""
+        return self._between(start_us, end_us, self.machine_cpu_s)
+
+    def _between(self, start_us: int, end_us: int, seconds: NDArray[np.float64]) -> float:
+        before, after = np.interp([start_us, end_us], self.at_us, seconds).tolist()
         return float(after - before)
 
 

@@ -144,6 +144,9 @@ class ReplayResult(_Value):
         The share of rows that no model had to answer; None without a cache.
     cpu_us_per_event : float or None
         User and system time of all workers from the first event to the last answer, by event, in microseconds.
+    machine_cpu_us_per_event : float or None
+        Time of all processors of this machine that was not idle, by event: of the workers, generator and broker, and of
+        whatever else runs here.
     peak_rss_mb : float or None
         The most resident memory of all workers together that a look found, in 10^6 bytes.
     pipeline, file : str
@@ -195,6 +198,7 @@ class ReplayResult(_Value):
     cpu_us_per_event: float | None
     peak_rss_mb: float | None
 
+    machine_cpu_us_per_event: float | None = None
     predictions: int
     dead_letters: int
     dead_letter_reasons: dict[str, int] = Field(default_factory=dict)
@@ -255,6 +259,13 @@ class ReplayResult(_Value):
             return _validated(cls, path.read_bytes(), str(path))
         except OSError as error:
             raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
+
+    @property
+    def machine_busy(self) -> float | None:
+        """The share of the machine's processors that was in use, by all that ran there; None where nobody looked."""
+        if self.machine_cpu_us_per_event is None or not self.seconds:
+            return None
+        return self.machine_cpu_us_per_event * self.events / 1e6 / (self.seconds * self.environment.cpus)
 
     @property
     def complete(self) -> bool:

@@ -58,7 +58,7 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
         max_lag=highest_lag(course),
         mean_batch=mean_batch(stages),
         cache_hit_rate=_hit_rate([stage.cache for stage in stages if stage.cache is not None]),
-        cpu_us_per_event=_cpu_us_per_event(seen, course),
+        **_cpu_figures(seen, course),
         peak_rss_mb=round(int(seen.usage.rss_bytes.max()) / 1e6, 1) if seen.usage else None,
         predictions=answered.n_predictions,
         dead_letters=len(letters[0]),
@@ -164,7 +164,11 @@ def _hit_rate(caches: Sequence[CacheCounters]) -> float | None:
     return round(answered / rows, 6) if rows else None
 
 
-def _cpu_us_per_event(seen: Observation, course: Course) -> float | None:
+def _cpu_figures(seen: Observation, course: Course) -> dict[str, Any]:
     if seen.usage is None or not len(seen.sent_us):
-        return None
-    return round(seen.usage.cpu_between_s(seen.start_us, course.end_us) / len(seen.sent_us) * 1e6, 3)
+        return {"cpu_us_per_event": None, "machine_cpu_us_per_event": None}
+    start_us, end_us, n_events = seen.start_us, course.end_us, len(seen.sent_us)
+    return {
+        "cpu_us_per_event": round(seen.usage.cpu_between_s(start_us, end_us) / n_events * 1e6, 3),
+        "machine_cpu_us_per_event": round(seen.usage.machine_cpu_between_s(start_us, end_us) / n_events * 1e6, 3),
+    }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +14,14 @@ from modelstream.models.errors import ConfigError
 from modelstream.operators.batch import EventBatch, Lineage
 from modelstream.streams.build import BuiltPipeline, BuiltStage
 from modelstream.streams.infer_spec import BatchSpec
-from modelstream.streams.replay.costs import Costs, Line
+from modelstream.streams.replay.costs import Costs
 from modelstream.streams.replay.figures import answers_per_s
 from modelstream.streams.replay.offline import run_offline
 from modelstream.streams.spec import Threads, validated
 from modelstream.streams.spec_types import Spec
 from modelstream.streams.worker_limits import limits_of
 
-if TYPE_CHECKING:
-    from modelstream.streams.replay.arrivals import Pace
-    from modelstream.streams.replay.result import ReplayResult
-
-__all__ = ["SETTINGS", "WhatIf", "calibrate", "grid", "predict", "with_setting"]
+__all__ = ["SETTINGS", "WhatIf", "grid", "predict", "with_setting"]
 
 #: What can be asked about: keys of ``infer.batch``, and the pipeline's ``threads``.
 SETTINGS = ("max_size", "max_wait_ms", "target_p99_ms", "in_flight", "threads")
@@ -37,9 +33,6 @@ _MOST_SETTINGS = 64
 _WARM_UP = 0.25
 #: Rows that are run at once for the throughput: some dozens of the largest micro-batches.
 _FULL_SPEED_ROWS = 65_536
-
-#: A shorter replay is over before librdkafka has filled its queues: at full speed it looks too fast.
-_LEAST_MEASURED_S = 0.5
 
 _NOTHING: dict[str, Any] = {}
 
@@ -102,6 +95,7 @@ def predict(
     due_us: NDArray[np.int64] | None,
     costs: Costs,
     setting: Setting,
+    full_costs: Costs | None = None,
 ) -> WhatIf:
     """Return what a setting would give with one worker.
 
@@ -120,6 +114,8 @@ def predict(
         What the work takes.
     setting : mapping of str to float or None
         What is set otherwise; None takes a key away.
+    full_costs : Costs, optional
+        What the work takes at full speed, if not as much as at the pace.
     """
     other = with_setting(built, setting)
     linger_ms = limits_of(other.spec).linger_ms
@@ -133,7 +129,7 @@ def predict(
     p50_ms, p99_ms = np.percentile(warm_s * 1000, [50, 99]).tolist() if len(warm_s) else (0.0, 0.0)
     rows = [batch.n_rows for batch in run.batches]
     many = [values[i % len(values)] for i in range(_FULL_SPEED_ROWS)] if len(values) else []
-    full = run_offline(hollow, many, [None] * len(many), None, costs)
+    full = run_offline(hollow, many, [None] * len(many), None, full_costs or costs)
     return WhatIf(
         setting=setting,
         p50_ms=p50_ms,
@@ -141,69 +137,6 @@ def predict(
         throughput_per_s=answers_per_s(np.round(full.answered_s * 1e6).astype(np.int64), _WARM_UP) or float("inf"),
         mean_batch=sum(rows) / len(rows) if rows else 0.0,
     )
-
-
-def calibrate(costs: Costs, predicted: WhatIf, measured: Sequence[ReplayResult], pace: Pace) -> Costs:
-    """Return costs with which the prediction of one setting comes to what was measured of it.
-
-    Where the machine is shared, with a broker say, all work takes longer than it does alone. A replay at full speed
-    tells how much, and all work is stretched by it. Of one at the pace that is asked about, what is left of the median
-    is the way through Kafka: it is added to the way out.
-
-    Parameters
-    ----------
-    costs : Costs
-        As measured in this process, or calibrated before.
-    predicted : WhatIf
-        What they say of the setting that was measured, at the same arrivals.
-    measured : sequence of ReplayResult
-        Replays at the setting.
-    pace : Pace
-        The arrivals.
-
-    Raises
-    ------
-    ConfigError
-        A replay is of something else: more workers than one, another pace, or a pipeline with other stages.
-    """
-    for result in measured:
-        _require_same(result, pace, costs.stages.keys())
-    stretch, path_out_s = 1.0, costs.path_out_s
-    for result in measured:
-        if result.arrivals == "max" and result.answers_per_s:
-            stretch = predicted.throughput_per_s / result.answers_per_s
-        elif result.arrivals != "max" and result.p50_ms is not None:
-            path_out_s = max(0.0, path_out_s + (result.p50_ms - predicted.p50_ms) / 1000)
-    return costs.model_copy(
-        update={
-            "stages": {step_id: _stretched(line, stretch) for step_id, line in costs.stages.items()},
-            "fetch": _stretched(costs.fetch, stretch),
-            "decode": _stretched(costs.decode, stretch),
-            "produce": _stretched(costs.produce, stretch),
-            "path_out_s": path_out_s,
-        }
-    )
-
-
-def _require_same(result: ReplayResult, pace: Pace, step_ids: Set[str]) -> None:
-    problem = None
-    if result.workers != 1:
-        problem = f"is of {result.workers or 'running'} workers; predictions are of one, as replay --workers 1"
-    elif result.arrivals != "max" and (result.speed, result.arrivals) != (str(pace), pace.kind):
-        problem = (
-            f"is at {result.speed}, {result.arrivals}, and asked is {pace}, {pace.kind}; "
-            "replay at the same pace, or at full speed"
-        )
-    elif others := {stage.step_id for stage in result.stages} - step_ids:
-        problem = f"is of another pipeline: this one has no stage {', '.join(sorted(others))}"
-    elif result.seconds < _LEAST_MEASURED_S:
-        problem = f"took {result.seconds:.1f} s, which tells too little; replay more events"
-    if problem is not None:
-        raise ConfigError("--measured", f"the replay of {result.file} through {result.pipeline} {problem}")
-
-
-def _stretched(line: Line, factor: float) -> Line:
-    return Line(fixed_s=line.fixed_s * factor, per_row_s=line.per_row_s * factor)
 
 
 def with_setting(built: BuiltPipeline, setting: Setting) -> BuiltPipeline:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import psutil
 
 from modelstream.operators.cache_counters import CacheCounters
+from modelstream.streams.replay.figures import Look
 from modelstream.streams.replay.result import StageFigures
 from modelstream.streams.worker_process import SupervisedWorker, WorkerFailed
 
@@ -18,6 +19,10 @@ __all__ = ["Workers", "count_of", "stage_figures"]
 
 #: Every worker has joined, and a rebalance takes some seconds, on the embedded broker more.
 _SHARED_TIMEOUT_S = 60.0
+
+#: Kinds of processor time that are not idle, as far as the system tells them apart. What other machines took (steal)
+#: was there for nobody here.
+_BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 
 #: What each worker says of itself on its page ``/stats``.
 Stats = Sequence[Mapping[str, Any]]
@@ -98,8 +103,8 @@ class Workers:
         self._said = [process.stats() or said for process, said in zip(self._processes, self._said, strict=True)]
         return self._said
 
-    def usage(self) -> tuple[int, float, int]:
-        """Return the time now, CPU seconds and resident bytes of all together.
+    def usage(self) -> Look:
+        """Return what all together have used until now.
 
         Raises
         ------
@@ -116,12 +121,17 @@ class Workers:
         except psutil.NoSuchProcess:
             self.check()
             raise WorkerFailed("a worker has ended") from None
-        return time.time_ns() // 1000, cpu_s, rss_bytes
+        return Look(time.time_ns() // 1000, cpu_s, rss_bytes, _machine_cpu_s())
 
     def stop(self) -> None:
         """Let all finish and end; raise WorkerFailed if one does not."""
         for process in self._processes:
             process.stop()
+
+
+def _machine_cpu_s() -> float:
+    times = psutil.cpu_times()
+    return float(sum(getattr(times, kind, 0.0) for kind in _BUSY))
 
 
 def count_of(name: str, after: Stats, before: Stats) -> int:

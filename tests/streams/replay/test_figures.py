@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from modelstream.streams.replay.figures import (
     Course,
+    Look,
     Usage,
     answers_per_s,
     highest_lag,
@@ -63,13 +64,14 @@ def test_a_long_replay_has_no_more_samples_than_a_plot_can_show() -> None:
 
 
 def test_samples_say_what_the_workers_used() -> None:
-    looks = [(START_US, 1.0, 100_000_000), (START_US + 1_000_000, 1.5, 200_000_000)]
+    looks = [Look(START_US, 1.0, 100_000_000, 7.0), Look(START_US + 1_000_000, 1.5, 200_000_000, 8.0)]
     usage = Usage.of(looks)
     assert usage is not None
     series = samples(course([0], [1000]), usage)
     assert {sample.cpu_percent for sample in series} == {50.0}
     assert series[-1].rss_mb == 200.0
     assert usage.cpu_between_s(START_US, START_US + 500_000) == pytest.approx(0.25)
+    assert usage.machine_cpu_between_s(START_US, START_US + 500_000) == pytest.approx(0.5)
 
 
 def test_percentiles_are_exact() -> None:

@@ -16,10 +16,9 @@ from support.replay_results import make_result
 from modelstream.models.errors import ConfigError
 from modelstream.streams.cli.what_if import command
 from modelstream.streams.pipeline import Pipeline, infer, load_pipeline
-from modelstream.streams.replay.arrivals import Pace
 from modelstream.streams.replay.costs import Costs, Line
 from modelstream.streams.replay.offline import run_offline
-from modelstream.streams.replay.what_if import WhatIf, calibrate, grid, predict
+from modelstream.streams.replay.what_if import grid, predict
 from modelstream.streams.worker_limits import limits_of
 
 MS = 1e-3
@@ -29,7 +28,6 @@ COSTS = Costs(
     stages={"weigh": Line(fixed_s=1 * MS, per_row_s=0.05 * MS)}, linger_s=1 * MS, path_out_s=2 * MS,
 )  # fmt: skip
 DUE_US = np.sort(np.random.default_rng(3).uniform(0, 300_000, N).astype(np.int64))
-PACE = Pace(rate_per_s=2000)
 VALUES: list[bytes | None] = [orjson.dumps({"x": [i, 1]}) for i in range(N)]
 
 
@@ -85,18 +83,6 @@ def test_larger_batches_give_more_throughput_and_a_wait_costs_latency(
     assert waiting.throughput_per_s == pytest.approx(large.throughput_per_s)
 
 
-def test_replays_of_one_setting_calibrate_it(make_pipeline: Callable[..., Pipeline]) -> None:
-    built = make_pipeline().build()
-    costs, before = COSTS, predict(built, VALUES, DUE_US, COSTS, {})
-    full_speed = make_result(stages=(), speed="max", arrivals="max", answers_per_s=before.throughput_per_s / 2)
-    paced = make_result(stages=(), speed="2000/s", arrivals="poisson", p50_ms=before.p50_ms + 30)
-    for _ in range(3):
-        costs = calibrate(costs, predict(built, VALUES, DUE_US, costs, {}), [full_speed, paced], PACE)
-    after = predict(built, VALUES, DUE_US, costs, {})
-    assert after.throughput_per_s == pytest.approx(before.throughput_per_s / 2, rel=0.01)
-    assert after.p50_ms == pytest.approx(before.p50_ms + 30, rel=0.01)
-
-
 def test_the_way_through_kafka_takes_no_throughput(make_pipeline: Callable[..., Pipeline]) -> None:
     built = make_pipeline().build()
     far = COSTS.model_copy(update={"path_in_s": 0.03, "path_out_s": 0.1})
@@ -114,23 +100,6 @@ def test_a_target_brings_the_workers_shorter_linger(make_pipeline: Callable[...,
     quick = COSTS.model_copy(update={"linger_s": 0.5 * MS})
     without = predict(aimed, VALUES, few_us, quick, {"target_p99_ms": None})
     assert without.p50_ms - predict(aimed, VALUES, few_us, quick, {}).p50_ms == pytest.approx(4.5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"workers": 2}, "of 2 workers"),
-        ({"workers": None}, "of running workers"),
-        ({"speed": "4000/s"}, "at 4000/s, poisson, and asked is 2000/s, poisson"),
-        ({"arrivals": "even"}, "at 2000/s, even, and asked is"),
-        ({"stages": make_result().stages}, "no stage delay"),
-        ({"seconds": 0.4}, "took 0.4 s, which tells too little; replay more events"),
-    ],
-)
-def test_what_was_measured_of_something_else_is_refused(changes: dict[str, Any], problem: str) -> None:
-    one = make_result(**{"stages": (), "speed": "2000/s", "arrivals": "poisson", **changes})
-    with pytest.raises(ConfigError, match=f"--measured: .*{problem}"):
-        calibrate(COSTS, WhatIf({}, 1.0, 2.0, 1000.0, 8.0), [one], PACE)
 
 
 def test_what_cannot_be_asked_is_told(make_pipeline: Callable[..., Pipeline]) -> None:

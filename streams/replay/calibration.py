@@ -1,0 +1,159 @@
+"""What replays of the pipeline as it is tell a prediction: how dear work is on the machine, and what comes on top.
+
+Where a machine is shared, with a broker say, all work takes longer than it does alone; and at a low rate longer still,
+because the caches are cold after every wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from modelstream.models.errors import ConfigError
+from modelstream.streams.replay.costs import Costs, Line
+from modelstream.streams.replay.what_if import WhatIf
+
+if TYPE_CHECKING:
+    from modelstream.streams.replay.arrivals import Pace
+    from modelstream.streams.replay.result import ReplayResult, StageFigures
+
+__all__ = ["Calibration", "calibrate"]
+
+#: A shorter replay is over before librdkafka has filled its queues: at full speed it looks too fast.
+_LEAST_MEASURED_S = 0.5
+
+#: What calibration moves depends a little on the rest of it: after so many rounds nothing is left.
+_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What the work costs here, and what comes on top of a prediction that goes by it.
+
+    Parameters
+    ----------
+    paced, full : Costs
+        At the pace that is asked about, and at full speed.
+    tail_ms : float
+        What the measured p99 is beyond the predicted one, where the median is the same: pauses of the machine and of
+        the broker, which no cost knows.
+    most_per_s : float
+        Events a second that the processors of the machine are enough for, whatever the setting.
+    """
+
+    paced: Costs
+    full: Costs
+    tail_ms: float = 0.0
+    most_per_s: float = float("inf")
+
+    def apply(self, predict: Callable[[Costs, Costs], WhatIf]) -> WhatIf:
+        """Return what a prediction by the two costs comes to."""
+        found = predict(self.paced, self.full)
+        return replace(
+            found,
+            p99_ms=max(found.p50_ms, found.p99_ms + self.tail_ms),
+            throughput_per_s=min(found.throughput_per_s, self.most_per_s),
+        )
+
+
+def calibrate(
+    costs: Costs, predict: Callable[[Costs, Costs], WhatIf], measured: Sequence[ReplayResult], pace: Pace
+) -> Calibration:
+    """Return a calibration by which the prediction of one setting comes to what was measured of it.
+
+    * A replay at full speed tells how much longer all work takes there than alone, and what an event costs all
+      processors of the machine together: more threads do not give more than that.
+    * One at the pace tells, by the service times of its micro-batches, how much longer work takes there. What is left
+      of the median is the way through Kafka, and is added to the way out; what is left of the p99 is added to it.
+
+    Parameters
+    ----------
+    costs : Costs
+        As measured in this process.
+    predict : callable
+        Returns what the setting that was measured would give with costs at the pace, and costs at full speed.
+    measured : sequence of ReplayResult
+        Replays at the setting; none leave the costs as they are.
+    pace : Pace
+        The arrivals.
+
+    Raises
+    ------
+    ConfigError
+        A replay is of something else: more workers than one, another pace, or a pipeline with other stages.
+    """
+    for result in measured:
+        _require_same(result, pace, costs.stages.keys())
+    found = Calibration(costs, costs)
+    # That at full speed first: without service times at the pace, its costs are the better guess there too.
+    for result in sorted(measured, key=lambda one: one.arrivals != "max"):
+        found = _by_full_speed(found, predict, result) if result.arrivals == "max" else _by_pace(found, predict, result)
+    return found
+
+
+def _by_full_speed(found: Calibration, predict: Callable[[Costs, Costs], WhatIf], result: ReplayResult) -> Calibration:
+    if not result.answers_per_s:
+        return found
+    costs = found.full
+    for _ in range(_ROUNDS):
+        costs = _stretched(costs, predict(found.paced, costs).throughput_per_s / result.answers_per_s)
+    most_per_s = float("inf")
+    if result.machine_cpu_us_per_event:
+        most_per_s = max(result.answers_per_s, 1e6 * result.environment.cpus / result.machine_cpu_us_per_event)
+    return replace(found, paced=costs, full=costs, most_per_s=most_per_s)
+
+
+def _by_pace(found: Calibration, predict: Callable[[Costs, Costs], WhatIf], result: ReplayResult) -> Calibration:
+    costs = _stretched(found.paced, _stretch_of(result.stages, found.paced))
+    if result.p50_ms is None or result.p99_ms is None:
+        return replace(found, paced=costs)
+    for _ in range(_ROUNDS):
+        missing_s = (result.p50_ms - predict(costs, found.full).p50_ms) / 1000
+        costs = costs.model_copy(update={"path_out_s": max(0.0, costs.path_out_s + missing_s)})
+    return replace(found, paced=costs, tail_ms=result.p99_ms - predict(costs, found.full).p99_ms)
+
+
+def _stretch_of(stages: Sequence[StageFigures], costs: Costs) -> float:
+    """Return by how much longer the micro-batches of stages took than the costs say of batches of their mean size."""
+    took_s = told_s = 0.0
+    last = [*costs.stages][-1]
+    for stage in stages:
+        if stage.mean_service_ms and stage.mean_rows:
+            took_s += stage.batches * stage.mean_service_ms / 1000
+            line = costs.stages[stage.step_id]
+            # What follows the last stage counts as a part of its service.
+            parts = (line, costs.produce) if stage.step_id == last else (line,)
+            told_s += stage.batches * sum(part.fixed_s + part.per_row_s * stage.mean_rows for part in parts)
+    return took_s / told_s if told_s else 1.0
+
+
+def _stretched(costs: Costs, factor: float) -> Costs:
+    def longer(line: Line) -> Line:
+        return Line(fixed_s=line.fixed_s * factor, per_row_s=line.per_row_s * factor)
+
+    return costs.model_copy(
+        update={
+            "stages": {step_id: longer(line) for step_id, line in costs.stages.items()},
+            "fetch": longer(costs.fetch),
+            "decode": longer(costs.decode),
+            "produce": longer(costs.produce),
+        }
+    )
+
+
+def _require_same(result: ReplayResult, pace: Pace, step_ids: Set[str]) -> None:
+    problem = None
+    if result.workers != 1:
+        problem = f"is of {result.workers or 'running'} workers; predictions are of one, as replay --workers 1"
+    elif result.arrivals != "max" and (result.speed, result.arrivals) != (str(pace), pace.kind):
+        problem = (
+            f"is at {result.speed}, {result.arrivals}, and asked is {pace}, {pace.kind}; "
+            "replay at the same pace, or at full speed"
+        )
+    elif others := {stage.step_id for stage in result.stages} - step_ids:
+        problem = f"is of another pipeline: this one has no stage {', '.join(sorted(others))}"
+    elif result.seconds < _LEAST_MEASURED_S:
+        problem = f"took {result.seconds:.1f} s, which tells too little; replay more events"
+    if problem is not None:
+        raise ConfigError("--measured", f"the replay of {result.file} through {result.pipeline} {problem}")
