@@ -50,6 +50,7 @@ class System:
 SYSTEMS = {
     "loop": System("benchmarks.systems.loop"),
     "loop-own": System("benchmarks.systems.loop_own"),
+    "loop-own-out": System("benchmarks.systems.loop_own_out"),
     "bare-ort": System("benchmarks.bare"),
     "modelstream": System("benchmarks.systems.modelstream"),
     "modelstream-eos": System("benchmarks.systems.modelstream_eos"),

@@ -86,7 +86,7 @@ class Plan:
 
 _QUICK = Plan(
     workloads=("mlp-20", "flights", "ffnn-784-csv", "gbdt-500"),
-    systems=tuple(name for name in SYSTEMS if name not in ("quix-sink", "modelstream-eos", "loop-own")),
+    systems=tuple(name for name in SYSTEMS if name not in ("quix-sink", "modelstream-eos", "loop-own", "loop-own-out")),
     rounds=3,
     peer_rounds=1,
     rates=(1_000, 20_000, 80_000),

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
-from benchmarks.systems.scoring import Score, open_score
+from benchmarks.systems.scoring import open_score
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-__all__ = ["run"]
+__all__ = ["MessageScore", "run", "values_of"]
+
+#: The outputs of records, in their order.
+MessageScore = Callable[[Sequence[Message]], Sequence[bytes | str]]
 
 #: Most records per model call.
 BATCH = 1024
@@ -66,7 +69,12 @@ def _commit(consumer: Consumer, producer: Producer, topic: str, positions: dict[
         consumer.commit(offsets=offsets, asynchronous=False)
 
 
-def _work(job: Job, score: Score, consumer: Consumer, producer: Producer, running: Callable[[], bool]) -> None:
+def values_of(messages: Sequence[Message]) -> list[bytes]:
+    """Return what records hold."""
+    return [message.value() for message in messages]
+
+
+def _work(job: Job, score: MessageScore, consumer: Consumer, producer: Producer, running: Callable[[], bool]) -> None:
     positions: dict[int, int] = {}
     due = time.monotonic() + COMMIT_INTERVAL_S
     while running():
@@ -77,7 +85,7 @@ def _work(job: Job, score: Score, consumer: Consumer, producer: Producer, runnin
             for message in messages:
                 if message.error() is not None:
                     raise KafkaException(message.error())
-            for output in score([message.value() for message in messages]):
+            for output in score(messages):
                 producer.produce(job.output_topic, output)
             producer.poll(0)
             for message in messages:
@@ -88,7 +96,7 @@ def _work(job: Job, score: Score, consumer: Consumer, producer: Producer, runnin
     _commit(consumer, producer, job.input_topic, positions)
 
 
-def run(job: Job, score: Score) -> None:
+def run(job: Job, score: MessageScore) -> None:
     """Score what comes until SIGTERM."""
     stopping = False
 
@@ -104,7 +112,8 @@ def run(job: Job, score: Score) -> None:
 
 def main() -> None:
     job = Job.from_command_line()
-    run(job, open_score(job))
+    score = open_score(job)
+    run(job, lambda messages: score(values_of(messages)))
 
 
 if __name__ == "__main__":

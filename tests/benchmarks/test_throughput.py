@@ -35,12 +35,12 @@ def _result_of(json_file: Path, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.kafka
 def test_on_kafka(kafka, tmp_path: Path) -> None:
-    systems = {"loop", "loop-own", "bare-ort", "modelstream", "faust"}
+    systems = {"loop", "loop-own", "loop-own-out", "bare-ort", "modelstream", "faust"}
     options = ("--systems", ",".join(systems), "--workloads", "ffnn-784-csv,flights", "--events", "2000")
     result = _result_of(tmp_path / "result.json", *options, "--runs", "1", "--broker", kafka.bootstrap)
     csv, flights = (result["workloads"][name] for name in ("ffnn-784-csv", "flights"))
     assert (set(csv["systems"]), csv["unavailable"]) == (systems, {})
-    assert set(flights["systems"]) == systems - {"loop-own"}
+    assert set(flights["systems"]) == systems - {"loop-own", "loop-own-out"}
     assert "the loop" in flights["unavailable"]["loop-own"]
     for one in (csv, flights):
         assert one["systems"]["loop"]["ratio_to_loop"] == 1
