@@ -11,7 +11,7 @@ from confluent_kafka import Message
 from modelstream.streams.settings import BrokerSettings
 from modelstream.streams.topic_reader import open_reader
 
-__all__ = ["as_ndjson", "committed_offsets", "mentions", "read_spans", "read_topic"]
+__all__ = ["as_key", "as_ndjson", "committed_offsets", "mentions", "read_spans", "read_topic"]
 
 
 def read_topic(
@@ -116,8 +116,17 @@ def read_spans(settings: BrokerSettings, topic: str, spans: Mapping[int, tuple[i
 
 def mentions(wanted: str) -> Callable[[Message], bool]:
     """Return what says of a record whether it has this key, or this text in its JSON; nothing is decoded for it."""
-    key, needle = wanted.encode(), orjson.dumps(wanted)
+    key = as_key(wanted)
+    try:
+        needle = orjson.dumps(wanted)
+    except orjson.JSONEncodeError:  # no UTF-8, so it can be a key, but no text in JSON
+        return lambda message: message.key() == key
     return lambda message: message.key() == key or needle in (message.value() or b"")
+
+
+def as_key(wanted: str) -> bytes:
+    """Return the key that a word of the command line means: whatever bytes the shell handed over."""
+    return wanted.encode("utf-8", "surrogateescape")
 
 
 def as_ndjson(batch: list[Message]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from confluent_kafka import Message
 
-from modelstream.streams.consuming import committed_offsets, mentions, read_topic
+from modelstream.streams.consuming import as_key, committed_offsets, mentions, read_topic
 from modelstream.streams.flight_record import FLIGHT_PREFIX
 from modelstream.streams.settings import BrokerSettings
 
@@ -83,7 +83,7 @@ def explanations(batch: Sequence[Message], wanted: str) -> Iterator[Explanation]
     wanted : str
         A record key, an event id, or a prediction's id.
     """
-    key = wanted.encode()
+    key = as_key(wanted)
     # Quick to find, and nothing else is decoded.
     is_meant = mentions(wanted)
     for message in batch:

@@ -18,6 +18,7 @@ from modelstream.operators.batch import REASONS
 from modelstream.streams.cli.common import broker_settings, read_pipeline, require_topics
 from modelstream.streams.cli.moments import TimeType
 from modelstream.streams.cli.progress import show_progress
+from modelstream.streams.consuming import as_key
 from modelstream.streams.dead_letter_reading import LetterFilter, Place
 from modelstream.streams.settings import BrokerSettings
 
@@ -50,8 +51,7 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
         key: str | None,
         **options: Any,
     ) -> Any:
-        # Whatever bytes the shell handed over.
-        key_bytes = None if key is None else key.encode("utf-8", "surrogateescape")
+        key_bytes = None if key is None else as_key(key)
         return function(*args, wanted=LetterFilter(reasons, stages, since, until, key_bytes), **options)
 
     decorators = [

@@ -82,6 +82,14 @@ def test_values_are_those_of_the_record(run, trial):
     ]
 
 
+def test_a_key_that_is_no_text(run, trial):
+    produce_all(trial["broker"], trial["sink"], [Outgoing(prediction(5, b"k").value, b"\xff\x01")])
+    assert "event event 5, key k" in run("explain", trial["file"], "\udcff\x01").stdout
+    unknown = run("explain", trial["file"], "\udcfe")
+    assert (unknown.returncode, "Traceback" in unknown.stderr) == (1, False)
+    assert "no prediction with the key" in unknown.stderr
+
+
 def letter(number: int, key: bytes, **said: str) -> Outgoing:
     value = json.dumps({"id": f"event {number}", "reading": "warm"}).encode()
     headers = [(f"modelstream.{name}", text.encode()) for name, text in said.items()]
