@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from modelstream.models.binding import BOUND_PROVIDERS, BoundSession
 from modelstream.models.contract import ContractBreach
 from modelstream.models.external_data import refuse_external_data
-from modelstream.models.providers import find_provider, provider_chain
+from modelstream.models.providers import find_provider, load_libraries, provider_chain, why_not_started
 from modelstream.models.watchdog import within
 
 __all__ = ["open_session", "run_rows", "run_session"]
@@ -59,6 +59,9 @@ def open_session(content: bytes, provider: str = "cpu") -> Any:
     refuse_external_data(content)
     options = _options(onnxruntime)
     providers = provider_chain(wanted, onnxruntime.get_available_providers())
+    load_libraries(wanted)
+    # ONNX Runtime goes on without a provider whose libraries are not there, and logs it; below it is an error.
+    onnxruntime.set_default_logger_severity(_LOG_FATAL)
     try:
         # The fallback would print to stdout, which is for predictions, and then run into the same error again.
         session = onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=False)
@@ -66,15 +69,16 @@ def open_session(content: bytes, provider: str = "cpu") -> Any:
         for tensor in (*session.get_inputs(), *session.get_outputs()):
             str(tensor)
     except Exception as error:
+        hint = "export the model again"
+        if provider != "cpu":
+            open_session(content)  # What is wrong with the model itself is told as ever.
+            hint = f"it loads on the CPU, so look for the cause in the device or in what {provider!r} lacks"
         raise ContractBreach(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load it: {_first_line(error)}; export the model again"
+            f"ONNX Runtime {onnxruntime.__version__} cannot load it: {_first_line(error)}; {hint}"
         ) from None
-    # ONNX Runtime goes on without a provider whose libraries are not there, and says so in its log only.
     if session.get_providers()[0] != wanted:
-        raise ContractBreach(
-            f"the execution provider {provider!r} does not start: its libraries or its device are missing; "
-            "see https://onnxruntime.ai/docs/execution-providers, or choose another provider"
-        )
+        problem = f"the execution provider {provider!r} does not start: {why_not_started(wanted)}"
+        raise ContractBreach(f"{problem}, or choose another provider")
     return BoundSession(session) if wanted in BOUND_PROVIDERS else session
 
 

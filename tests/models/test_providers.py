@@ -28,7 +28,7 @@ def test_the_cpu_is_always_there():
 @pytest.mark.parametrize(
     ("provider", "hint"),
     [
-        ("cuda", "; install onnxruntime-gpu in place of the package onnxruntime"),
+        ("cuda", "; install onnxruntime-gpu[cuda,cudnn] in place of the package onnxruntime"),
         ("openvino", "; install onnxruntime-openvino in place of the package onnxruntime"),
         ("dnnl", "; ONNX Runtime has to be built with it"),
         ("cud", "; did you mean 'cuda'?"),

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
-from support.onnx_factory import affine, build, write_model
+from support.onnx_factory import affine, patient, write_model
 
 from modelstream.models.binding import BoundSession
 from modelstream.models.contract import ContractBreach
@@ -22,26 +21,6 @@ from modelstream.models.session import open_session, run_rows, run_session
 from modelstream.models.watchdog import CallTimeout, Watchdog, within
 
 FOREVER = np.array([[1e12]], np.float32)
-
-
-def patient(batch: int | None = None) -> bytes:
-    """A model that loops as many times as the largest number of the batch says, for 0.1 µs or more each."""
-    info = helper.make_tensor_value_info
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Sin", ["v"], ["sin"])],
-        "body",
-        [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("v", TensorProto.FLOAT, None)],
-        [info("go_on", TensorProto.BOOL, []), info("sin", TensorProto.FLOAT, None)],
-    )
-    nodes = [
-        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
-        helper.make_node("Cast", ["largest"], ["times"], to=TensorProto.INT64),
-        helper.make_node("Loop", ["times", "true", "x"], ["looped"], body=body),
-        helper.make_node("Identity", ["x"], ["value"]),
-    ]
-    shape = ("float32", [batch, 1])
-    outputs = {"value": shape, "looped": ("float32", None)}
-    return build(nodes, {"x": shape}, outputs, {"true": np.array(True)}).SerializeToString()
 
 
 VALUE = '[outputs.value]\n[outputs.looped]\nkind = "value"'

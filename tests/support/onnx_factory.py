@@ -88,6 +88,26 @@ def mlp(sizes: Sequence[int] = (20, 64, 32, 1), seed: int = 0, tensor: str = "x"
     ).SerializeToString()
 
 
+def patient(batch: int | None = None) -> bytes:
+    """A model that loops as many times as the largest number of the batch says, for 0.1 µs or more each."""
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Sin", ["v"], ["sin"])],
+        "body",
+        [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("v", TensorProto.FLOAT, None)],
+        [info("go_on", TensorProto.BOOL, []), info("sin", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Cast", ["largest"], ["times"], to=TensorProto.INT64),
+        helper.make_node("Loop", ["times", "true", "x"], ["looped"], body=body),
+        helper.make_node("Identity", ["x"], ["value"]),
+    ]
+    shape = ("float32", [batch, 1])
+    outputs = {"value": shape, "looped": ("float32", None)}
+    return build(nodes, {"x": shape}, outputs, {"true": np.array(True)}).SerializeToString()
+
+
 def write_model(models_dir: Path, name: str, onnx: bytes, toml: str = "", version: str = "1") -> Path:
     """Write a model version with a right digest, and return its directory."""
     directory = models_dir / name / version
