@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,10 +12,11 @@ import onnxruntime
 import pytest
 from numpy.testing import assert_allclose
 from onnx import helper
-from support.onnx_factory import build, mlp, patient, write_model
+from support.onnx_factory import build, convolution, mlp, patient, stumbling, write_model
 
 from modelstream.models.check import check_model
 from modelstream.models.contract import ContractBreach
+from modelstream.models.fixed_sizes import FixedSizes
 from modelstream.models.session import open_session, run_session
 from modelstream.models.watchdog import CallTimeout
 
@@ -20,41 +24,6 @@ pytestmark = pytest.mark.skipif(
     "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
     reason="the installed onnxruntime has no CUDA provider; install onnxruntime-gpu[cuda,cudnn] in its place",
 )
-
-
-def convolution() -> bytes:
-    """A convolution over 16 x 16 pixels, pooled, and a dense layer."""
-    rng = np.random.default_rng(0)
-    nodes = [
-        helper.make_node("Reshape", ["x", "image"], ["pixels"]),
-        helper.make_node("Conv", ["pixels", "kernel"], ["conv"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["conv"], ["relu"]),
-        helper.make_node("GlobalAveragePool", ["relu"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "dense"], ["value"]),
-    ]
-    constants = {
-        "image": np.array([-1, 1, 16, 16]),
-        "kernel": rng.normal(size=(32, 1, 3, 3)).astype(np.float32),
-        "dense": rng.normal(size=(32, 4)).astype(np.float32),
-    }
-    shapes = ("float32", [None, 256]), ("float32", [None, 4])
-    return build(nodes, {"x": shapes[0]}, {"value": shapes[1]}, constants).SerializeToString()
-
-
-def stumbling() -> bytes:
-    """A model that answers x, and fails where the largest x of a call is not 3."""
-    nodes = [
-        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
-        helper.make_node("Range", ["zero", "largest", "one"], ["range"]),
-        helper.make_node("Add", ["range", "three"], ["sums"]),
-        helper.make_node("ReduceSum", ["sums"], ["sum"], keepdims=0),
-        helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
-        helper.make_node("Add", ["x", "nothing"], ["value"]),
-    ]
-    constants = {"zero": np.array(0), "one": np.array(1), "three": np.arange(3)}
-    shape = ("int64", [None, 1])
-    return build(nodes, {"x": shape}, {"value": shape}, constants).SerializeToString()
 
 
 @pytest.mark.parametrize(("onnx", "width"), [(mlp((64, 512, 512, 1)), 64), (convolution(), 256)], ids=["mlp", "cnn"])
@@ -74,6 +43,23 @@ def test_a_check_on_cuda_finds_nothing_wrong(models_dir):
     report = check_model(models_dir, "m", provider="cuda")
     assert report.problems == ()
     assert report.price is not None
+
+
+def test_convolutions_meet_few_numbers_of_rows():
+    assert isinstance(open_session(convolution(), "cuda"), FixedSizes)
+    assert not isinstance(open_session(mlp(), "cuda"), FixedSizes)
+
+
+def test_without_a_device_one_line_says_so(models_dir):
+    write_model(models_dir, "m", mlp(), '[inputs.x]\nfield = "x"\n')
+    command = [sys.executable, "-m", "modelstream", "models", "check", "m", "--provider", "cuda"]
+    told = subprocess.run(
+        [*command, "--models-dir", models_dir],
+        capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+    )  # fmt: skip
+    assert (told.returncode, told.stdout) == (2, "")
+    [line] = told.stderr.splitlines()
+    assert "cannot load it: CUDA failure 100: no CUDA-capable device is detected; on the CPU it loads" in line
 
 
 def test_threads_may_call_one_session_at_once():

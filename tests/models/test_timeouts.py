@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from support.onnx_factory import affine, patient, write_model
 
-from modelstream.models.binding import BoundSession
 from modelstream.models.contract import ContractBreach
 from modelstream.models.errors import InferenceError, InferenceTimeout
 from modelstream.models.loading import load_model
@@ -67,13 +66,6 @@ def test_the_deadline_is_for_all_rows_of_a_model_that_takes_one_at_a_time(models
     with pytest.raises(InferenceTimeout):
         model.predict({"x": np.array([1.0, 1e12, 1.0])}, 3)
     assert model.predict({"x": np.array([1.0, 2.0])}, 2)["value"].tolist() == [1, 2]
-
-
-def test_calls_through_bound_memory_are_stopped_too():
-    bound = BoundSession(open_session(patient()))
-    with pytest.raises(CallTimeout):
-        run_session(bound, ["value", "looped"], {"x": FOREVER}, 0.1)
-    assert run_session(bound, ["value"], {"x": np.ones((2, 1), np.float32)}, 60)[0].tolist() == [[1], [1]]
 
 
 def test_a_shorter_deadline_overtakes_a_longer_one():

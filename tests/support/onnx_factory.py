@@ -108,6 +108,41 @@ def patient(batch: int | None = None) -> bytes:
     return build(nodes, {"x": shape}, outputs, {"true": np.array(True)}).SerializeToString()
 
 
+def convolution() -> bytes:
+    """A convolution over 16 x 16 pixels, pooled, and a dense layer."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Reshape", ["x", "image"], ["pixels"]),
+        helper.make_node("Conv", ["pixels", "kernel"], ["conv"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("GlobalAveragePool", ["relu"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "dense"], ["value"]),
+    ]
+    constants = {
+        "image": np.array([-1, 1, 16, 16]),
+        "kernel": rng.normal(size=(32, 1, 3, 3)).astype(np.float32),
+        "dense": rng.normal(size=(32, 4)).astype(np.float32),
+    }
+    shapes = ("float32", [None, 256]), ("float32", [None, 4])
+    return build(nodes, {"x": shapes[0]}, {"value": shapes[1]}, constants).SerializeToString()
+
+
+def stumbling() -> bytes:
+    """A model that answers x, and fails where the largest x of a call is not 3."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Range", ["zero", "largest", "one"], ["range"]),
+        helper.make_node("Add", ["range", "three"], ["sums"]),
+        helper.make_node("ReduceSum", ["sums"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["value"]),
+    ]
+    constants = {"zero": np.array(0), "one": np.array(1), "three": np.arange(3)}
+    shape = ("int64", [None, 1])
+    return build(nodes, {"x": shape}, {"value": shape}, constants).SerializeToString()
+
+
 def write_model(models_dir: Path, name: str, onnx: bytes, toml: str = "", version: str = "1") -> Path:
     """Write a model version with a right digest, and return its directory."""
     directory = models_dir / name / version
