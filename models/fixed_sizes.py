@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 __all__ = ["FixedSizes", "has_convolutions"]
 
-#: Each size is so many times the one before: at most so much is computed in vain, and few sessions are opened.
-_STEP = 4
+#: Up to here a size is four times the one before, since a call of few rows costs about the same whatever they are; then
+#: it is twice the one before, so that at most half of a large call is computed in vain.
+_SMALLEST, _COARSE_ROWS = 4, 64
 
 #: How Conv and ConvTranspose begin in an ONNX file: the field op_type of a node, its length, its text.
 _CONVOLUTIONS = (b'"\x04Conv', b'"\rConvTranspose')
@@ -31,7 +32,7 @@ def has_convolutions(content: bytes) -> bool:
 
 
 class FixedSizes:
-    """A session that is called with 4, 16, 64, 256, … rows only; others are padded with copies of the last one.
+    """A session that is called with 4, 16, 64, 128, 256, … rows only; others are padded with copies of the last one.
 
     ONNX Runtime plans a convolution anew whenever its shape is not that of the session's last call, and forgets the
     plans of all other shapes (microsoft/onnxruntime issue 23006). That takes ten times as long as a small call, and a
@@ -108,9 +109,9 @@ def _rows(feed: Mapping[str, NDArray[Any]]) -> int:
 
 
 def _size(n_rows: int) -> int:
-    size = _STEP
+    size = _SMALLEST
     while size < n_rows:
-        size *= _STEP
+        size *= 4 if size < _COARSE_ROWS else 2
     return size
 
 

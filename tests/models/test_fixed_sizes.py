@@ -53,7 +53,7 @@ def test_no_session_meets_two_sizes_and_predictions_are_the_rows_own():
         [predicted] = run_session(session, ["value"], {"x": X[:n_rows]})
         [expected] = run_session(plain, ["value"], {"x": X[:n_rows]})
         assert_allclose(predicted, expected, rtol=1e-5, atol=1e-5)
-    assert [set(one) for one in sizes] == [{4}, {16}, {1024}, {64}, {256}]
+    assert [set(one) for one in sizes] == [{4}, {16}, {512}, {64}, {128}, {256}]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "string"])
