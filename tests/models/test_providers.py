@@ -9,7 +9,7 @@ from support.onnx_factory import affine, write_model
 from modelstream.models.contract import ContractBreach
 from modelstream.models.errors import ConfigError
 from modelstream.models.loading import load_model
-from modelstream.models.providers import find_provider, provider_chain
+from modelstream.models.providers import find_provider, provider_chain, why_not_started
 from modelstream.models.session import open_session, run_session
 
 
@@ -61,3 +61,21 @@ def test_a_failure_of_the_device_is_told_without_the_cpp_around_it():
     with pytest.raises(ContractBreach) as caught:
         run_session(Failing(), ["value"], {})
     assert str(caught.value) == "ONNX Runtime: CUBLAS failure 14: CUBLAS_STATUS_INTERNAL_ERROR"
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch, tmp_path):
+    (tmp_path / "capi").mkdir()
+    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").touch()
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+
+    def missing(_):
+        raise OSError("libcublasLt.so.13: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    why = "libcublasLt.so.13 is not there; install onnxruntime-gpu[cuda,cudnn]"
+    assert why_not_started("CUDAExecutionProvider") == why
+    assert why_not_started("OpenVINOExecutionProvider").startswith("its libraries or its device are missing; see https")
+
+
+def test_float32_is_no_tf32_on_cuda():
+    assert dict(provider_chain("CUDAExecutionProvider", []))["CUDAExecutionProvider"]["use_tf32"] == "0"
