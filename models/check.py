@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,19 +177,31 @@ def _check_rows(
         if isinstance(outcome, InferenceError):
             return f"fails on random row {len(alone)} alone: {outcome.problem}", None
         alone.append(outcome)
-    found = find_disagreement(alone, together)
-    if found is not None:
-        told = f"random row {found.row}: {found.field} is {found.alone} alone and {found.together}"
-        return f"{told} in a batch of {n_rows}", None
+    problem = _told_disagreement(alone, together, n_rows)
     difference = largest_difference(alone, together)
-    for size in _BATCH_SIZES:
-        for start in range(0, n_rows - size + 1, size):
-            try:
-                part = model.predict(take_rows(columns, start, start + size), size)
-            except InferenceError as error:
-                return f"fails on {size} random rows: {error.problem}", None
-            difference = max(difference, largest_difference(alone[start : start + size], part))
-    return "", difference
+    for size in () if problem else _BATCH_SIZES:
+        n_whole = n_rows // size * size
+        try:
+            parts = [model.predict(take_rows(columns, i, i + size), size) for i in range(0, n_whole, size)]
+        except InferenceError as error:
+            return f"fails on {size} random rows: {error.problem}", None
+        if parts:
+            joined = {field: _joined([part[field] for part in parts]) for field in parts[0]}
+            problem = problem or _told_disagreement(alone[:n_whole], joined, size)
+            difference = max(difference, largest_difference(alone[:n_whole], joined))
+    return (problem, None) if problem else ("", difference)
+
+
+def _told_disagreement(alone: Sequence[Mapping[str, Column]], together: Mapping[str, Column], size: int) -> str:
+    found = find_disagreement(alone, together)
+    if found is None:
+        return ""
+    return f"random row {found.row}: {found.field} is {found.alone} alone and {found.together} in a batch of {size}"
+
+
+def _joined(columns: Sequence[Column]) -> Column:
+    arrays = [column for column in columns if isinstance(column, np.ndarray)]
+    return np.concatenate(arrays) if arrays else [value for column in columns for value in column]
 
 
 def _try_non_finite(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modelstream.models.binding import BOUND_PROVIDERS, BoundSession
 from modelstream.models.contract import ContractBreach
 from modelstream.models.external_data import refuse_external_data
-from modelstream.models.providers import find_provider, provider_chain
+from modelstream.models.fitting import takes_single_rows
+from modelstream.models.fixed_sizes import FixedSizes, has_convolutions
+from modelstream.models.providers import find_provider, load_libraries, provider_chain, why_not_started
 from modelstream.models.watchdog import within
 
 __all__ = ["open_session", "run_rows", "run_session"]
@@ -40,7 +42,7 @@ def open_session(content: bytes, provider: str = "cpu") -> Any:
 
     Returns
     -------
-    onnxruntime.InferenceSession or BoundSession
+    onnxruntime.InferenceSession or FixedSizes
         The session.
 
     Raises
@@ -51,14 +53,26 @@ def open_session(content: bytes, provider: str = "cpu") -> Any:
         If ONNX Runtime cannot load it, or if it is not whole in itself, or the provider does not start.
     """
     # Imported here: producing, consuming and --help need no inference, and it takes 60 ms and 20 MB.
-    import onnxruntime
 
     wanted = find_provider(provider)
     if not content:
         raise ContractBreach("is empty; export the model again")
     refuse_external_data(content)
+    load_libraries(wanted)
+    session = _open(content, provider, wanted)
+    if wanted == "CUDAExecutionProvider" and has_convolutions(content) and not takes_single_rows(session.get_inputs()):
+        return FixedSizes(session, partial(_open, content, provider, wanted))
+    return session
+
+
+def _open(content: bytes, provider: str, wanted: str) -> Any:
+    """Return a session on the provider that ONNX Runtime calls `wanted`."""
+    import onnxruntime
+
     options = _options(onnxruntime)
     providers = provider_chain(wanted, onnxruntime.get_available_providers())
+    # It goes on without a provider whose libraries are not there, and logs it; below that is an error.
+    onnxruntime.set_default_logger_severity(_LOG_FATAL)
     try:
         # The fallback would print to stdout, which is for predictions, and then run into the same error again.
         session = onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=False)
@@ -66,16 +80,17 @@ def open_session(content: bytes, provider: str = "cpu") -> Any:
         for tensor in (*session.get_inputs(), *session.get_outputs()):
             str(tensor)
     except Exception as error:
+        hint = "export the model again"
+        if provider != "cpu":
+            _open(content, "cpu", "CPUExecutionProvider")  # What is wrong with the model itself is told as ever.
+            hint = f"on the CPU it loads; the cause is the device, or what {provider!r} cannot do"
         raise ContractBreach(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load it: {_first_line(error)}; export the model again"
+            f"ONNX Runtime {onnxruntime.__version__} cannot load it: {_first_line(error)}; {hint}"
         ) from None
-    # ONNX Runtime goes on without a provider whose libraries are not there, and says so in its log only.
     if session.get_providers()[0] != wanted:
-        raise ContractBreach(
-            f"the execution provider {provider!r} does not start: its libraries or its device are missing; "
-            "see https://onnxruntime.ai/docs/execution-providers, or choose another provider"
-        )
-    return BoundSession(session) if wanted in BOUND_PROVIDERS else session
+        problem = f"the execution provider {provider!r} does not start: {why_not_started(wanted)}"
+        raise ContractBreach(f"{problem}, or choose another provider")
+    return session
 
 
 def _options(onnxruntime: Any) -> Any:
@@ -101,7 +116,7 @@ def run_session(
 
     Parameters
     ----------
-    session : onnxruntime.InferenceSession or BoundSession
+    session : onnxruntime.InferenceSession or FixedSizes
         The session.
     outputs : sequence of str
         Tensors to return.
@@ -119,6 +134,8 @@ def run_session(
     """
     if timeout_s is None:
         return _call(session, outputs, feed)
+    if isinstance(session, FixedSizes):
+        session.prepare(outputs, feed)  # before the clock starts: it happens once for each size
     with within(timeout_s) as options:
         return _call(session, outputs, feed, options)
 
@@ -130,7 +147,7 @@ def run_rows(
 
     Parameters
     ----------
-    session : onnxruntime.InferenceSession or BoundSession
+    session : onnxruntime.InferenceSession or FixedSizes
         The session.
     outputs : sequence of str
         Tensors to return.
@@ -170,7 +187,7 @@ def _joined(name: str, parts: Sequence[Any]) -> Any:
 def _call(session: Any, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]], options: Any = None) -> list[Any]:
     try:
         results: list[Any] = session.run(outputs, feed, options)
-    # The binding raises classes that have no base of their own, and ValueError, RuntimeError, UnicodeEncodeError.
+    # It raises classes that have no base of their own, and ValueError, RuntimeError, UnicodeEncodeError.
     except Exception as error:
         raise ContractBreach(f"ONNX Runtime: {_first_line(error)}") from error
     return results
@@ -184,4 +201,7 @@ def _first_line(error: Exception) -> str:
         str(error).strip() or type(error).__name__,
     )
     line = re.sub(r"/\S+:\d+ .*?\) ", "", text.splitlines()[0])
+    # Of CUDA's and cuDNN's failures: what was called, in C++, stands before and after.
+    failure = re.search(r"(CUDA|CUDNN|CUBLAS) failure \d+: [^;]+", line)
+    line = failure[0] if failure else line
     return line.rstrip(" .")[:_MESSAGE_CHARS]

@@ -101,6 +101,24 @@ def test_bits_that_depend_on_the_batch_are_told(check, onnx, least, most):
     assert least <= report.row_difference <= most
 
 
+def test_a_prediction_that_depends_on_the_size_of_some_batches_only_is_found(check):
+    # x, and a tenth more in a batch of 16: neither the rows of loading are so many, nor those at the edges.
+    onnx = graph(
+        node("Shape", ["x"], ["shape"], end=1),
+        node("Equal", ["shape", "sixteen"], ["is_sixteen"]),
+        node("Where", ["is_sixteen", "tenth", "zero"], ["more"]),
+        node("Add", ["x", "more"], ["value"]),
+        sixteen=np.array([16]),
+        tenth=F(0.1),
+        zero=F(0),
+    )
+    report = check(onnx)
+    [problem] = report.problems
+    assert problem.startswith("random row 0: value is 0.")
+    assert problem.endswith(" in a batch of 16")
+    assert report.row_difference is None
+
+
 def test_a_negative_row_that_changes_others_is_refused_at_loading(models_dir, assert_told):
     write_model(models_dir, "m", NEGATIVE_LEAKS)
     assert_told("model.onnx", "rows of negative: a neighbour's value is 0.")

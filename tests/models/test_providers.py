@@ -1,21 +1,15 @@
-"""Execution providers: what is there, what is told where it is not, and the path through bound memory."""
+"""Execution providers: what is there, and what is told where it is not."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import onnxruntime
 import pytest
-from numpy.testing import assert_array_equal
-from onnx import helper
-from support.onnx_factory import affine, build, mlp, run_plain, write_model
+from support.onnx_factory import affine, write_model
 
-from modelstream.models.binding import BoundSession
 from modelstream.models.contract import ContractBreach
 from modelstream.models.errors import ConfigError
 from modelstream.models.loading import load_model
-from modelstream.models.providers import find_provider, provider_chain
+from modelstream.models.providers import find_provider, provider_chain, why_not_started
 from modelstream.models.session import open_session, run_session
 
 
@@ -28,7 +22,7 @@ def test_the_cpu_is_always_there():
 @pytest.mark.parametrize(
     ("provider", "hint"),
     [
-        ("cuda", "; install onnxruntime-gpu in place of the package onnxruntime"),
+        ("cuda", "; install onnxruntime-gpu[cuda,cudnn] in place of the package onnxruntime"),
         ("openvino", "; install onnxruntime-openvino in place of the package onnxruntime"),
         ("dnnl", "; ONNX Runtime has to be built with it"),
         ("cud", "; did you mean 'cuda'?"),
@@ -56,39 +50,32 @@ def test_every_short_name_is_understood():
             assert find_provider(name.removesuffix("ExecutionProvider").lower()) == name
 
 
-def _identity(dtype: str) -> bytes:
-    node = helper.make_node("Identity", ["x"], ["value"])
-    shape: tuple[str, list[Any]] = (dtype, [None, 1])
-    return build([node], {"x": shape}, {"value": shape}).SerializeToString()
+def test_a_failure_of_the_device_is_told_without_the_cpp_around_it():
+    class Failing:
+        def run(self, *_):
+            raise RuntimeError(
+                "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Gemm node. Name:'' Status "
+                "Message: CUBLAS failure 14: CUBLAS_STATUS_INTERNAL_ERROR ; GPU=0 ; hostname=h ; file=math.cc ; line=1"
+            )
+
+    with pytest.raises(ContractBreach) as caught:
+        run_session(Failing(), ["value"], {})
+    assert str(caught.value) == "ONNX Runtime: CUBLAS failure 14: CUBLAS_STATUS_INTERNAL_ERROR"
 
 
-@pytest.mark.parametrize("n_rows", [1, 7, 1000])
-def test_bound_memory_gives_the_same_as_a_plain_call(n_rows):
-    onnx = mlp()
-    bound = BoundSession(open_session(onnx))
-    X = np.random.default_rng(0).normal(size=(n_rows, 20)).astype(np.float32)
-    [value] = run_session(bound, ["value"], {"x": X})
-    assert_array_equal(value, run_plain(onnx, {"x": X})[0])
+def test_a_library_that_is_missing_is_named(monkeypatch, tmp_path):
+    (tmp_path / "capi").mkdir()
+    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").touch()
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+
+    def missing(_):
+        raise OSError("libcublasLt.so.13: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    why = "libcublasLt.so.13 is not there; install onnxruntime-gpu[cuda,cudnn]"
+    assert why_not_started("CUDAExecutionProvider") == why
+    assert why_not_started("OpenVINOExecutionProvider").startswith("its libraries or its device are missing; see https")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "bool", "string"])
-def test_every_type_goes_through_bound_memory(dtype):
-    values = ["a", "b", "é"] if dtype == "string" else [0, 1, 1]
-    X = np.array(values, object if dtype == "string" else dtype)[:, None]
-    [value] = run_session(BoundSession(open_session(_identity(dtype))), ["value"], {"x": X})
-    assert_array_equal(value, X)
-
-
-def test_results_in_bound_memory_outlive_the_call():
-    bound = BoundSession(open_session(affine([1])))
-    results = [run_session(bound, ["value"], {"x": np.full((3, 1), i, np.float32)})[0] for i in range(50)]
-    assert [int(value[0, 0]) for value in results] == list(range(50))
-
-
-def test_an_error_in_bound_memory_is_one_line():
-    bound = BoundSession(open_session(affine([1, 2])))
-    with pytest.raises(ContractBreach, match=r"^ONNX Runtime: (?!Error in execution)") as caught:
-        run_session(bound, ["value"], {"x": np.zeros((1, 3), np.float32)})
-    assert "onnxruntime_src" not in str(caught.value)
-    with pytest.raises(ContractBreach):
-        run_session(bound, ["value"], {"y": np.zeros((1, 2), np.float32)})
+def test_float32_is_no_tf32_on_cuda():
+    assert dict(provider_chain("CUDAExecutionProvider", []))["CUDAExecutionProvider"]["use_tf32"] == "0"

@@ -11,10 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
-from support.onnx_factory import affine, build, write_model
+from support.onnx_factory import affine, patient, write_model
 
-from modelstream.models.binding import BoundSession
 from modelstream.models.contract import ContractBreach
 from modelstream.models.errors import InferenceError, InferenceTimeout
 from modelstream.models.loading import load_model
@@ -22,26 +20,6 @@ from modelstream.models.session import open_session, run_rows, run_session
 from modelstream.models.watchdog import CallTimeout, Watchdog, within
 
 FOREVER = np.array([[1e12]], np.float32)
-
-
-def patient(batch: int | None = None) -> bytes:
-    """A model that loops as many times as the largest number of the batch says, for 0.1 µs or more each."""
-    info = helper.make_tensor_value_info
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Sin", ["v"], ["sin"])],
-        "body",
-        [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("v", TensorProto.FLOAT, None)],
-        [info("go_on", TensorProto.BOOL, []), info("sin", TensorProto.FLOAT, None)],
-    )
-    nodes = [
-        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
-        helper.make_node("Cast", ["largest"], ["times"], to=TensorProto.INT64),
-        helper.make_node("Loop", ["times", "true", "x"], ["looped"], body=body),
-        helper.make_node("Identity", ["x"], ["value"]),
-    ]
-    shape = ("float32", [batch, 1])
-    outputs = {"value": shape, "looped": ("float32", None)}
-    return build(nodes, {"x": shape}, outputs, {"true": np.array(True)}).SerializeToString()
 
 
 VALUE = '[outputs.value]\n[outputs.looped]\nkind = "value"'
@@ -88,13 +66,6 @@ def test_the_deadline_is_for_all_rows_of_a_model_that_takes_one_at_a_time(models
     with pytest.raises(InferenceTimeout):
         model.predict({"x": np.array([1.0, 1e12, 1.0])}, 3)
     assert model.predict({"x": np.array([1.0, 2.0])}, 2)["value"].tolist() == [1, 2]
-
-
-def test_calls_through_bound_memory_are_stopped_too():
-    bound = BoundSession(open_session(patient()))
-    with pytest.raises(CallTimeout):
-        run_session(bound, ["value", "looped"], {"x": FOREVER}, 0.1)
-    assert run_session(bound, ["value"], {"x": np.ones((2, 1), np.float32)}, 60)[0].tolist() == [[1], [1]]
 
 
 def test_a_shorter_deadline_overtakes_a_longer_one():

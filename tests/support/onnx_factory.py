@@ -88,6 +88,61 @@ def mlp(sizes: Sequence[int] = (20, 64, 32, 1), seed: int = 0, tensor: str = "x"
     ).SerializeToString()
 
 
+def patient(batch: int | None = None) -> bytes:
+    """A model that loops as many times as the largest number of the batch says, for 0.1 µs or more each."""
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Sin", ["v"], ["sin"])],
+        "body",
+        [info("i", TensorProto.INT64, []), info("go", TensorProto.BOOL, []), info("v", TensorProto.FLOAT, None)],
+        [info("go_on", TensorProto.BOOL, []), info("sin", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Cast", ["largest"], ["times"], to=TensorProto.INT64),
+        helper.make_node("Loop", ["times", "true", "x"], ["looped"], body=body),
+        helper.make_node("Identity", ["x"], ["value"]),
+    ]
+    shape = ("float32", [batch, 1])
+    outputs = {"value": shape, "looped": ("float32", None)}
+    return build(nodes, {"x": shape}, outputs, {"true": np.array(True)}).SerializeToString()
+
+
+def convolution() -> bytes:
+    """A convolution over 16 x 16 pixels, pooled, and a dense layer."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Reshape", ["x", "image"], ["pixels"]),
+        helper.make_node("Conv", ["pixels", "kernel"], ["conv"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("GlobalAveragePool", ["relu"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "dense"], ["value"]),
+    ]
+    constants = {
+        "image": np.array([-1, 1, 16, 16]),
+        "kernel": rng.normal(size=(32, 1, 3, 3)).astype(np.float32),
+        "dense": rng.normal(size=(32, 4)).astype(np.float32),
+    }
+    shapes = ("float32", [None, 256]), ("float32", [None, 4])
+    return build(nodes, {"x": shapes[0]}, {"value": shapes[1]}, constants).SerializeToString()
+
+
+def stumbling() -> bytes:
+    """A model that answers x, and fails where the largest x of a call is not 3."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Range", ["zero", "largest", "one"], ["range"]),
+        helper.make_node("Add", ["range", "three"], ["sums"]),
+        helper.make_node("ReduceSum", ["sums"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["value"]),
+    ]
+    constants = {"zero": np.array(0), "one": np.array(1), "three": np.arange(3)}
+    shape = ("int64", [None, 1])
+    return build(nodes, {"x": shape}, {"value": shape}, constants).SerializeToString()
+
+
 def write_model(models_dir: Path, name: str, onnx: bytes, toml: str = "", version: str = "1") -> Path:
     """Write a model version with a right digest, and return its directory."""
     directory = models_dir / name / version
