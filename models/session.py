@@ -52,8 +52,6 @@ def open_session(content: bytes, provider: str = "cpu") -> Any:
     ContractBreach
         If ONNX Runtime cannot load it, or if it is not whole in itself, or the provider does not start.
     """
-    # Imported here: producing, consuming and --help need no inference, and it takes 60 ms and 20 MB.
-
     wanted = find_provider(provider)
     if not content:
         raise ContractBreach("is empty; export the model again")
@@ -67,6 +65,7 @@ def open_session(content: bytes, provider: str = "cpu") -> Any:
 
 def _open(content: bytes, provider: str, wanted: str) -> Any:
     """Return a session on the provider that ONNX Runtime calls `wanted`."""
+    # Not at the top: producing, consuming and --help need no inference, and it takes 60 ms and 20 MB.
     import onnxruntime
 
     options = _options(onnxruntime)
