@@ -62,7 +62,7 @@ def find_provider(provider: str, path: str = "") -> str:
     >>> find_provider("cpu")
     'CPUExecutionProvider'
     """
-    import onnxruntime  # not at the top: see `open_session`
+    import onnxruntime  # not at the top: see `session._open`
 
     there = _by_short_name(onnxruntime.get_available_providers())
     if provider in there:

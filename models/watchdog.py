@@ -98,7 +98,7 @@ class Deadline:
     __slots__ = ("_expired", "_options", "_timeout_s", "_watchdog", "at_s")
 
     def __init__(self, watchdog: Watchdog, timeout_s: float) -> None:
-        import onnxruntime  # not at the top: see `open_session`
+        import onnxruntime  # not at the top: see `session._open`
 
         self._watchdog = watchdog
         self._timeout_s = timeout_s
