@@ -156,7 +156,7 @@ class _Run:
         self._there_s = due_s + costs.path_in_s
         self._costs, self._limits = costs, limits
         self._clock = VirtualClock()
-        self._pool = VirtualPool(self._clock, max(1, pool_threads(built)), costs.fetch.fixed_s)
+        self._pool = VirtualPool(self._clock, max(1, pool_threads(built)))
         self._outlet = _Outlet(built, costs, self._clock)
         self._batches: list[ClosedBatch] = []
         self._engine = InProcess(

@@ -77,13 +77,10 @@ class VirtualPool(Executor):
         What the work spends its time on.
     n_threads : int
         How many works go on at the same time.
-    way_s : float
-        Seconds that go by from the end of a work until the data thread is told of it, by way of the event loop.
     """
 
-    def __init__(self, clock: VirtualClock, n_threads: int, way_s: float = 0.0) -> None:
+    def __init__(self, clock: VirtualClock, n_threads: int) -> None:
         self._clock = clock
-        self._way_s = way_s
         #: When each thread is free again, as a heap.
         self._free_s = [0.0] * n_threads
         self._due: list[_Due] = []
@@ -95,7 +92,7 @@ class VirtualPool(Executor):
         end_s = max(self._clock(), heapq.heappop(self._free_s)) + takes_s
         heapq.heappush(self._free_s, end_s)
         future: Future[Any] = Future()
-        heapq.heappush(self._due, _Due(end_s + self._way_s, next(self._numbers), future, result))
+        heapq.heappush(self._due, _Due(end_s, next(self._numbers), future, result))
         return future
 
     @property
