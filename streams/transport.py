@@ -1,8 +1,8 @@
 """The two-plane Faust transport: aiokafka keeps the group and commits, librdkafka fetches, one event is one batch.
 
 The URL scheme ``modelstream://`` selects it. A topic made with `batch_topic` is read by the data plane: its agents
-get a `RecordBatch` per event and book every row in the consumer's ledger themselves. All other topics, tables and
-changelogs of the app take Faust's stock path. An assignment has these states::
+get a `RecordBatch` per event, or all of a fetch, and book every row in the consumer's ledger themselves. All other
+topics, tables and changelogs of the app take Faust's stock path. An assignment has these states::
 
     assigned        Faust recovers its tables; nothing is read
     rebalance ended `start_reading`: a new epoch; the pump reads from the committed offsets
@@ -129,13 +129,24 @@ class BatchConsumer(CommittingConsumer):
             took_all = n_fetched < self.limits.fetch_max_records
             if took_all:
                 self.starved_at = monotonic()
-            for batch in batches:
-                if batch.epoch == self._epoch:
+            for event in self._as_events(batches):
+                # All of a fetch are of one epoch, which may end while an event is passed on.
+                if event[0].epoch != self._epoch:
+                    break
+                for batch in event:
                     self._window.enter(batch)
                     self._positions[batch.tp] = batch.end_offset
-                    await self.callback(BatchMessage.around(batch, self.app.consumer_generation_id))
+                await self.callback(BatchMessage.around(event, self.app.consumer_generation_id))
             self._note_gaps(pump)
             await self._window.wait_for_room(n_fetched, took_all=took_all)
+
+    def _as_events(self, batches: Iterable[RecordBatch]) -> Iterable[list[RecordBatch]]:
+        """Return what was fetched as Faust's events carry it: a partition by itself, or all of a topic's together."""
+        events: dict[TP | str, list[RecordBatch]] = {}
+        for batch in batches:
+            is_whole = batch.tp.topic in self.app.whole_fetch_topic_names
+            events.setdefault(batch.tp.topic if is_whole else batch.tp, []).append(batch)
+        return events.values()
 
     def _note_gaps(self, pump: Pump) -> None:
         while pump.gaps:
