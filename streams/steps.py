@@ -53,6 +53,11 @@ class StepResult:
     #: Events that the step takes, at least by the batch; without room it is called again first.
     room_rows: int = sys.maxsize
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether nothing follows from it at once: no stage waits for batches, and no timer is to be set."""
+        return not self.batches and self.due_in_s is None
+
 
 class Step:
     """A stage that works on batches as they come: the operator, and what stands before the first and after the last.

@@ -123,7 +123,7 @@ class BatchConsumer(CommittingConsumer):
                 continue
             pump = self._pump
             assert pump is not None
-            batches = await self.app.on_data_thread(pump.fetch, _IDLE_FETCH_S)
+            batches = await self.app.fetch_on_data_thread(pump.fetch, _IDLE_FETCH_S)
             self._has_fetched = True
             n_fetched = sum(map(len, batches))
             took_all = n_fetched < self.limits.fetch_max_records
