@@ -77,6 +77,7 @@ class StageAgent:
         self._link = link
         self._letters = DeadLetterLog(lambda: app.counters.dead_letters)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_running = False
         self._step: Step | None = None
         self._arrived: deque[RecordBatch | EventBatch] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -100,13 +101,14 @@ class StageAgent:
     async def __call__(self, stream: AsyncIterator[list[Any]]) -> None:
         """Process the stream until it ends; a failure that is not one row's ends the worker."""
         self._loop = asyncio.get_running_loop()
+        self._is_running = True
         try:
             # What was fetched together, or what the stage before made in one call, comes as one event.
             async for batches in stream:
                 self._arrived += batches
                 self._want_call()
         finally:
-            self._loop = None
+            self._is_running = False
 
     def _want_call(self) -> None:
         self._is_wanted = True
@@ -114,7 +116,7 @@ class StageAgent:
 
     def _call_step(self) -> None:
         """Call the step if it is wanted and there is a place for a call."""
-        if not self._is_wanted or self._n_calls == _CALLS_IN_FLIGHT or self._loop is None:
+        if not self._is_wanted or self._n_calls == _CALLS_IN_FLIGHT or not self._is_running:
             return
         assert self._step is not None
         self._is_wanted = False
@@ -130,16 +132,16 @@ class StageAgent:
         self._app.consumer.note_call()
 
     def _end_call(self, n_rows: int, call: asyncio.Future[StepResult]) -> None:
-        if self._loop is None or call.cancelled():
-            return  # the worker ends
         self._n_calls -= 1
         self._called_rows -= n_rows
+        if not self._is_running or call.cancelled():
+            return  # the worker ends
         try:
             result = call.result()
             self._room_rows = result.room_rows
             self._release(result)
         except Exception as error:
-            self._loop = None
+            self._is_running = False
             self._app.add_future(self._crash(error))
         else:
             self._plan_next_call(result)
