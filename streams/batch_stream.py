@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from typing import Any
 
 from faust import Event, Schema, Stream, Topic
+from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from modelstream.streams.records import RecordBatch
 
-__all__ = ["BatchMessage", "BatchStream", "RecordBatchSchema", "batch_topic"]
+__all__ = ["BatchMessage", "BatchStream", "RecordBatchSchema", "as_events", "batch_topic"]
 
 
 class RecordBatchSchema(Schema):
@@ -58,6 +59,15 @@ class BatchMessage(ConsumerMessage):
             first.tp.topic, first.tp.partition, first.end_offset - 1, 0.0, 0, None, None, batches, None, 0, 0, first.tp,
             generation_id=generation_id,
         )  # fmt: skip
+
+
+def as_events(batches: Iterable[RecordBatch], whole_fetch_topics: Collection[str]) -> Iterable[list[RecordBatch]]:
+    """Return what was fetched as events carry it: a partition by itself, or all of a topic together."""
+    events: dict[TP | str, list[RecordBatch]] = {}
+    for batch in batches:
+        is_whole = batch.tp.topic in whole_fetch_topics
+        events.setdefault(batch.tp.topic if is_whole else batch.tp, []).append(batch)
+    return events.values()
 
 
 class BatchStream(Stream):

@@ -32,7 +32,7 @@ class SourceRecord:
 
 
 class RecordBatch:
-    """Records of one partition in the order of their offsets: what one Faust event carries.
+    """Records of one partition in the order of their offsets: what Faust events carry.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The two-plane Faust transport: aiokafka keeps the group and commits, librdkafka fetches, one event is one batch.
+"""The two-plane Faust transport: aiokafka keeps the group and commits, librdkafka fetches, an event carries batches.
 
 The URL scheme ``modelstream://`` selects it. A topic made with `batch_topic` is read by the data plane: its agents
 get a `RecordBatch` per event, or all of a fetch, and book every row in the consumer's ledger themselves. All other
@@ -29,7 +29,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from modelstream.streams.batch_stream import BatchMessage, batch_topic
+from modelstream.streams.batch_stream import BatchMessage, as_events, batch_topic
 from modelstream.streams.committing import CommittingConsumer
 from modelstream.streams.delivery import Delivery
 from modelstream.streams.fetch_window import FetchWindow
@@ -129,7 +129,7 @@ class BatchConsumer(CommittingConsumer):
             took_all = n_fetched < self.limits.fetch_max_records
             if took_all:
                 self.starved_at = monotonic()
-            for event in self._as_events(batches):
+            for event in as_events(batches, self.app.whole_fetch_topic_names):
                 # All of a fetch are of one epoch, which may end while an event is passed on.
                 if event[0].epoch != self._epoch:
                     break
@@ -139,14 +139,6 @@ class BatchConsumer(CommittingConsumer):
                 await self.callback(BatchMessage.around(event, self.app.consumer_generation_id))
             self._note_gaps(pump)
             await self._window.wait_for_room(n_fetched, took_all=took_all)
-
-    def _as_events(self, batches: Iterable[RecordBatch]) -> Iterable[list[RecordBatch]]:
-        """Return what was fetched as Faust's events carry it: a partition by itself, or all of a topic's together."""
-        events: dict[TP | str, list[RecordBatch]] = {}
-        for batch in batches:
-            is_whole = batch.tp.topic in self.app.whole_fetch_topic_names
-            events.setdefault(batch.tp.topic if is_whole else batch.tp, []).append(batch)
-        return events.values()
 
     def _note_gaps(self, pump: Pump) -> None:
         while pump.gaps:

@@ -10,7 +10,7 @@ from confluent_kafka import Message
 from faust.types import TP
 
 from modelstream.streams.app import App
-from modelstream.streams.batch_stream import BatchMessage, batch_topic
+from modelstream.streams.batch_stream import BatchMessage, as_events, batch_topic
 from modelstream.streams.records import RecordBatch
 from modelstream.streams.settings import BrokerSettings
 
@@ -44,7 +44,7 @@ async def test_an_agent_gets_what_still_belongs_to_this_worker(whole_fetches: bo
     await app.topics.on_partitions_assigned(set(PARTITIONS))
     consumer.ledger.assign(dict.fromkeys(PARTITIONS, 0))
     stale, *fresh = fetched(epochs=(consumer._epoch - 1, consumer._epoch, consumer._epoch))
-    for event in consumer._as_events([stale, *fresh]):
+    for event in as_events([stale, *fresh], app.whole_fetch_topic_names):
         await consumer.callback(BatchMessage.around(event, app.consumer_generation_id))
     taken = [await asyncio.wait_for(first_take, DEADLINE_S)]
     if whole_fetches:
