@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -201,9 +201,8 @@ def _hand_over(counts: list[tuple[RecordBatch, int]], result: StepResult) -> Non
     result.settled += counts
 
 
-def _owed(counts: list[tuple[RecordBatch, int]]) -> list[tuple[Ticket, int]]:
-    # Whoever works on a batch has taken it up.
-    return [(source.ticket, n_rows) for source, n_rows in counts if source.ticket is not None]
+def _owed(counts: list[tuple[Any, int]]) -> list[tuple[Ticket, int]]:
+    return [(source.ticket, n_rows) for source, n_rows in counts]
 
 
 def _live_part(events: EventBatch) -> EventBatch:
