@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
@@ -136,12 +137,12 @@ def _commas(where: NDArray[np.bool_] | bool) -> _Piece:
 
 def _entry(name: str, output: ModelOutput) -> Iterable[_Piece]:
     if isinstance(output.version, str):
-        yield f'{_string(name)}:{{"version":{_string(output.version)}'
+        yield f'{_name(name)}:{{"version":{_name(output.version)}'
     else:
-        yield f'{_string(name)}:{{"version":'
+        yield f'{_name(name)}:{{"version":'
         yield from _strings(output.version)
     for field, column in output.fields.items():
-        yield f",{_string(field)}:"
+        yield f",{_name(field)}:"
         yield from _column(column)
     yield "}"
 
@@ -200,3 +201,7 @@ def _is_plain(joined: str, n_texts: int) -> bool:
 
 def _string(text: str) -> str:
     return orjson.dumps(text).decode()
+
+
+#: For the names that stand in every document: of models, versions and fields.
+_name = lru_cache(maxsize=1024)(_string)

@@ -90,7 +90,7 @@ class Output:
         for name, column in fields.items():
             if name == ASKED:
                 continue
-            for row in np.flatnonzero(non_finite_rows({name: column})).tolist():
+            for row in non_finite_rows({name: column}).nonzero()[0].tolist():
                 detail = f"{self.told}: output {name!r} is not finite"
                 batch.reject(row if rows is None else int(rows[row]), Fault(self.step_id, "non_finite", detail))
 

@@ -36,6 +36,10 @@ for _fraction in ("", ".999", ".999999"):
         )
 
 
+#: To look for equal ones among so few takes longer than to write each (measured).
+_FEW_TIMES = 100
+
+
 def parse_times(values: list[Any]) -> NDArray[np.datetime64]:
     """Return event times, where all of them are of one usual form; see `parse_time_ms` for what a time may be.
 
@@ -134,7 +138,9 @@ def format_times(times: NDArray[np.datetime64]) -> list[str]:
     >>> format_times(np.array(["2013-01-01T10:15", "2013-01-01T10:15:00.25"], "datetime64[ms]"))
     ['2013-01-01T10:15:00Z', '2013-01-01T10:15:00.250000Z']
     """
-    starts = [0, *(np.flatnonzero(times[1:] != times[:-1]) + 1).tolist()]
+    if len(times) < _FEW_TIMES:
+        return _format_each(times)
+    starts = [0, *((times[1:] != times[:-1]).nonzero()[0] + 1).tolist()]
     # Times come in runs: brokers stamp milliseconds, schedules have minutes. Below two a run it does not pay.
     if len(starts) * 2 > len(times):
         return _format_each(times)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from faust import Channel
@@ -17,8 +19,10 @@ from modelstream.streams.infer_step import InferStep, make_step
 from modelstream.streams.steps import Step, StepResult
 
 if TYPE_CHECKING:
+    from modelstream.operators.batch import EventBatch
     from modelstream.streams.app import App
     from modelstream.streams.build import BuiltPipeline
+    from modelstream.streams.records import RecordBatch
 
 __all__ = ["LinkChannel", "StageAgent", "attach_agents"]
 
@@ -26,28 +30,28 @@ __all__ = ["LinkChannel", "StageAgent", "attach_agents"]
 # Calls of one step in flight: one being made, one waiting, so that the data thread never idles between two.
 _CALLS_IN_FLIGHT = 2
 
-# Batches that wait before a stage. Events are bounded where they are fetched; this only bounds the bookkeeping.
-WAITING_BATCHES = 64
-
 
 class LinkChannel(Channel):
     """The link between two stages. A rebalance clears Faust's channels; this one must not lose a batch.
 
     A batch dropped here while a later one of its partition goes on would be produced after it, and twice. So what a
-    stage has taken up always goes on; a partition that was given up is known by its tickets.
+    stage has taken up always goes on; a partition that was given up is known by its tickets. How much waits here is
+    bounded where it is fetched.
     """
 
     _queue: ThrowableQueue | None
 
     @property
     def queue(self) -> ThrowableQueue:
-        """The queue, bounded and without flow control."""
+        """The queue, without flow control."""
         if self._queue is None:
-            self._queue = ThrowableQueue(
-                maxsize=self.maxsize or WAITING_BATCHES,
-                flow_control=FlowControlEvent(initially_suspended=False),
-            )
+            self._queue = ThrowableQueue(flow_control=FlowControlEvent(initially_suspended=False))
         return self._queue
+
+    def send(self, batches: list[EventBatch]) -> None:
+        """Pass on what one call made, as one event."""
+        for subscriber in self._subscribers:
+            subscriber.queue.put_nowait(batches)
 
 
 class StageAgent:
@@ -73,10 +77,13 @@ class StageAgent:
         self._link = link
         self._letters = DeadLetterLog(lambda: app.counters.dead_letters)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_running = False
         self._step: Step | None = None
-        self._arrived: asyncio.Queue[Any] = asyncio.Queue(WAITING_BATCHES)
-        self._called = asyncio.Event()
+        self._arrived: deque[RecordBatch | EventBatch] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        # Whether the step is to be called, be it with nothing, as soon as there is a place for another call.
+        self._is_wanted = False
+        self._n_calls = 0
         # What the step has room for, and what is on its way to it in calls that are not done.
         self._room_rows = sys.maxsize
         self._called_rows = 0
@@ -89,94 +96,93 @@ class StageAgent:
         """Have the step called although nothing may have arrived. Called from any thread."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed: the worker ends
-                self._loop.call_soon_threadsafe(self._called.set)
+                self._loop.call_soon_threadsafe(self._want_call)
 
-    async def __call__(self, stream: AsyncIterator[Any]) -> None:
+    async def __call__(self, stream: AsyncIterator[list[Any]]) -> None:
         """Process the stream until it ends; a failure that is not one row's ends the worker."""
         self._loop = asyncio.get_running_loop()
-        calls: asyncio.Queue[tuple[Awaitable[StepResult], int]] = asyncio.Queue()
-        places = asyncio.Semaphore(_CALLS_IN_FLIGHT)
-        tasks = [
-            asyncio.create_task(self._crash_unless_it_works(self._call_step(calls, places))),
-            asyncio.create_task(self._crash_unless_it_works(self._release_in_order(calls, places))),
-        ]
+        self._is_running = True
         try:
-            async for arrived in stream:
-                # What the stage before made in one call comes as one event.
-                for batch in arrived if isinstance(arrived, list) else (arrived,):
-                    await self._arrived.put(batch)
-                    # Each time: there may be more of them than places, and only a call makes room.
-                    self._called.set()
+            # What was fetched together, or what the stage before made in one call, comes as one event.
+            async for batches in stream:
+                self._arrived += batches
+                self._want_call()
         finally:
-            for task in tasks:
-                task.cancel()
+            self._is_running = False
 
-    async def _crash_unless_it_works(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception as error:
-            await self._app.crash(error)
+    def _want_call(self) -> None:
+        self._is_wanted = True
+        self._call_step()
 
-    async def _call_step(
-        self, calls: asyncio.Queue[tuple[Awaitable[StepResult], int]], places: asyncio.Semaphore
-    ) -> None:
+    def _call_step(self) -> None:
+        """Call the step if it is wanted and there is a place for a call."""
+        if not self._is_wanted or self._n_calls == _CALLS_IN_FLIGHT or not self._is_running:
+            return
         assert self._step is not None
-        while True:
-            await places.acquire()
-            await self._called.wait()
-            self._called.clear()
-            arrived, n_rows = [], 0
-            while self._room_rows > self._called_rows + n_rows and not self._arrived.empty():
-                arrived.append(self._arrived.get_nowait())
-                n_rows += len(arrived[-1])
-            self._called_rows += n_rows
-            calls.put_nowait((self._app.on_data_thread(self._step, arrived, drain=self._app.is_draining), n_rows))
-            self._app.consumer.note_call()
+        self._is_wanted = False
+        arrived, n_rows = [], 0
+        while self._arrived and self._room_rows > self._called_rows + n_rows:
+            arrived.append(self._arrived.popleft())
+            n_rows += len(arrived[-1])
+        self._called_rows += n_rows
+        self._n_calls += 1
+        call = self._app.on_data_thread(self._step, arrived, drain=self._app.is_draining)
+        # The data thread makes one call after the other, so they end in their order.
+        call.add_done_callback(partial(self._end_call, n_rows))
+        self._app.consumer.note_call()
 
-    async def _release_in_order(
-        self, calls: asyncio.Queue[tuple[Awaitable[StepResult], int]], places: asyncio.Semaphore
-    ) -> None:
-        while True:
-            call, n_rows = await calls.get()
-            result = await call
-            self._called_rows -= n_rows
+    def _end_call(self, n_rows: int, call: asyncio.Future[StepResult]) -> None:
+        self._n_calls -= 1
+        self._called_rows -= n_rows
+        if not self._is_running or call.cancelled():
+            return  # the worker ends
+        try:
+            result = call.result()
             self._room_rows = result.room_rows
-            places.release()
-            await self._release(result)
+            self._release(result)
+        except Exception as error:
+            self._is_running = False
+            self._app.add_future(self._crash(error))
+        else:
             self._plan_next_call(result)
+
+    async def _crash(self, error: Exception) -> None:
+        try:
+            raise error  # Faust logs what is being handled
+        except Exception:
+            await self._app.crash(error)
 
     def _plan_next_call(self, result: StepResult) -> None:
         assert self._loop is not None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if result.due_in_s == 0 or (result.room_rows > self._called_rows and not self._arrived.empty()):
-            self._called.set()
+        if result.due_in_s == 0 or (self._arrived and result.room_rows > self._called_rows):
+            self._is_wanted = True
         elif result.due_in_s is not None:
-            self._timer = self._loop.call_later(result.due_in_s, self._called.set)
+            self._timer = self._loop.call_later(result.due_in_s, self._want_call)
+        self._call_step()
 
-    async def _release(self, result: StepResult) -> None:
+    def _release(self, result: StepResult) -> None:
         app = self._app
         app.counters.events += result.n_events
         app.counters.predictions += result.n_predictions
-        for filtered in result.filtered:
-            app.counters.filtered += len(filtered)
+        app.counters.filtered += result.n_filtered
         app.counters.dead_letters += result.n_rejected
         self._letters.note(result.faults.values())
-        for lineage in result.settled:
-            for source, n_rows in lineage.count_by_source():
-                app.consumer.sent(source, n_rows)
+        for source, n_rows in result.settled:
+            app.consumer.sent(source, n_rows)
         if result.batches:
             assert self._link is not None
-            await self._link.put(result.batches)
+            self._link.send(result.batches)
 
 
 def attach_agents(app: App, built: BuiltPipeline) -> None:
     """Add one agent a stage to the app, the first reading the source topic, each next one its link."""
-    inbox: Any = batch_topic(app, built.spec.source.topic)
+    inbox: Any = batch_topic(app, built.spec.source.topic, whole_fetches=True)
     last = len(built.stages) - 1
     for position, stage in enumerate(built.stages):
-        link = None if position == last else LinkChannel(app, maxsize=WAITING_BATCHES)
+        link = None if position == last else LinkChannel(app)
         agent = StageAgent(app, f"{built.spec.pipeline}.{stage.step_id}", link)
         step = make_step(
             built, position, app.delivery, app.limits.max_output_bytes,

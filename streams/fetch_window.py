@@ -82,9 +82,13 @@ class FetchWindow:
             Whether nothing was left behind.
         """
         if took_all and self._batches:
-            if not n_fetched:
+            if n_fetched:
+                # The agent's turn: nearly always it calls at once, and a timer would be for nothing.
+                await asyncio.sleep(0)
+                await _wait(self._called)
+            else:
                 self._changed.clear()
-            await _wait(self._called if n_fetched else self._changed)
+                await _wait(self._changed)
         while self._n_rows >= self._max_rows or self._n_bytes >= self._max_bytes:
             self._changed.clear()
             await self._changed.wait()
@@ -92,6 +96,8 @@ class FetchWindow:
 
 async def _wait(event: asyncio.Event) -> None:
     """Wait for an event, but not for long; `asyncio.wait_for` would need a task for that."""
+    if event.is_set():
+        return
     timer = asyncio.get_running_loop().call_later(_PAUSE_S, event.set)
     try:
         await event.wait()

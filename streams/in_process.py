@@ -13,7 +13,6 @@ import numpy as np
 from faust.types import TP
 from numpy.typing import NDArray
 
-from modelstream.operators.batch import Lineage
 from modelstream.operators.microbatch import MicroBatch
 from modelstream.streams.delivery import Outlet, Output
 from modelstream.streams.infer_step import REAL_CLOCKS, Clocks, make_step
@@ -157,8 +156,10 @@ class InProcess:
             self._room[position] = result.room_rows
             if result.batches:
                 self._waiting[position + 1] += result.batches
-            for lineage in result.settled:
-                self._settle(lineage)
+            for source, n_rows in result.settled:
+                assert source.ticket is not None
+                self.n_under_way -= n_rows
+                self._ledger.finish(source.ticket, n_rows)
             if self._waiting[position] and result.room_rows > 0:
                 due_in_s.append(0.0)
             if result.due_in_s is not None:
@@ -183,11 +184,6 @@ class InProcess:
             if most_under_way is None or self.n_under_way <= most_under_way:
                 return
             self._woken.wait(due_in_s)
-
-    def _settle(self, lineage: Lineage) -> None:
-        self.n_under_way -= len(lineage)
-        for records, n_rows in lineage.count_by_source():
-            self._ledger.finish(records.ticket, n_rows)
 
 
 def positions_of(output: Output) -> NDArray[np.int64]:

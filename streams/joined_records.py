@@ -34,18 +34,17 @@ class JoinedRecords:
         self.values: list[bytes | None] = _joined([batch.values for batch in batches])
         #: Keys of the records.
         self.keys: list[bytes | None] = _joined([batch.keys for batch in batches])
+        #: As of `RecordBatch`.
+        self.timestamps_ms = _one_array([batch.timestamps_ms for batch in batches])
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     @property
-    def timestamps_ms(self) -> NDArray[np.int64]:
-        """As of `RecordBatch`."""
-        return _one_array([batch.timestamps_ms for batch in self._batches])
-
-    @property
     def first_timestamps_ms(self) -> NDArray[np.int64]:
         """As of `RecordBatch`."""
+        if not any(batch.has_headers for batch in self._batches):
+            return self.timestamps_ms
         return _one_array([batch.first_timestamps_ms for batch in self._batches])
 
     def priorities(self, header: str) -> NDArray[np.int8]:
@@ -60,10 +59,8 @@ class JoinedRecords:
         """Return which record of which batch each of some rows is; their start and stop are given."""
         parts = list(self._parts(rows))
         records = [np.arange(part.start, part.stop, dtype=np.int32) for _, part in parts]
-        positions = np.arange(len(parts), dtype=np.int32)
-        return Lineage(
-            tuple(batch for batch, _ in parts), np.repeat(positions, list(map(len, records))), _one_array(records)
-        )
+        positions = np.arange(len(parts), dtype=np.int32).repeat(list(map(len, records)))
+        return Lineage(tuple(batch for batch, _ in parts), positions, _one_array(records))
 
     def _parts(self, rows: slice) -> Iterator[tuple[RecordBatch, slice]]:
         """Yield the batches that have some of these rows, and which rows of theirs those are."""

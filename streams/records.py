@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
@@ -32,7 +32,7 @@ class SourceRecord:
 
 
 class RecordBatch:
-    """Records of one partition in the order of their offsets: what one Faust event carries.
+    """Records of one partition in the order of their offsets: what Faust events carry.
 
     Parameters
     ----------
@@ -140,9 +140,16 @@ class RecordBatch:
         return _as_one(self._timestamps_ms)
 
     @property
+    def has_headers(self) -> bool:
+        """Whether any record has headers."""
+        return bool(self._headers)
+
+    @property
     def first_timestamps_ms(self) -> NDArray[np.int64]:
         """As `timestamps_ms`, but of a redriven record that of the record it was at first."""
-        times = self.timestamps_ms.copy() if self._headers else self.timestamps_ms
+        if not self._headers:
+            return self.timestamps_ms
+        times = self.timestamps_ms.copy()
         for row, headers in self._redriven():
             first = as_count(headers.get(FIRST_TIMESTAMP))
             if first is not None:
@@ -230,9 +237,7 @@ def split_by_partition(messages: list[Message], topics: Collection[str]) -> dict
             by_topic.setdefault(message.topic(), []).append(message)
         return {tp: run for topic, part in by_topic.items() for tp, run in split_by_partition(part, (topic,)).items()}
     [topic] = topics
-    partitions = np.fromiter(map(Message.partition, messages), np.int32, len(messages))
-    starts = [0, *(np.flatnonzero(partitions[1:] != partitions[:-1]) + 1).tolist(), len(messages)]
     split: dict[TP, list[Message]] = {}
-    for start, end in pairwise(starts):
-        split.setdefault(TP(topic, int(partitions[start])), []).extend(messages[start:end])
+    for partition, run in groupby(messages, Message.partition):
+        split.setdefault(TP(topic, partition), []).extend(run)
     return split

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelstream.operators.batch import EventBatch, Fault, Lineage, Settled, join_alike
+from modelstream.operators.batch import EventBatch, Fault, Settled, join_alike
 from modelstream.operators.operator import Operator, run_isolated
 from modelstream.streams.dead_letter import dead_letters
 from modelstream.streams.delivery import Outlet, Output
@@ -39,12 +39,11 @@ class StepResult:
 
     #: Batches for the next stage, in their order.
     batches: list[EventBatch] = field(default_factory=list)
-    #: Where the rows came from whose predictions or dead letters are on their way, or that were filtered.
-    settled: list[Lineage] = field(default_factory=list)
-    #: Those of them that a business rule filtered.
-    filtered: list[Lineage] = field(default_factory=list)
+    #: Of which records rows have their predictions or dead letters on their way, or were filtered, and how many.
+    settled: list[tuple[RecordBatch, int]] = field(default_factory=list)
     #: Counts for the worker's statistics; events where this was the first stage.
     n_events: int = 0
+    n_filtered: int = 0
     n_rejected: int = 0
     #: Why, the first of each stage and reason.
     faults: dict[tuple[str, str], Fault] = field(default_factory=dict)
@@ -53,6 +52,11 @@ class StepResult:
     due_in_s: float | None = None
     #: Events that the step takes, at least by the batch; without room it is called again first.
     room_rows: int = sys.maxsize
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether nothing follows from it at once: no stage waits for batches, and no timer is to be set."""
+        return not self.batches and self.due_in_s is None
 
 
 class Step:
@@ -146,10 +150,10 @@ class Step:
     def _settle(self, settled: Settled, result: StepResult) -> None:
         self._reject(settled.rejected, result)
         if settled.filtered is not None:
-            lineage = settled.filtered
-            self._delivery.produce(Output(self._sink.topic, [], [], _owed(lineage), lineage=lineage))
-            result.filtered.append(settled.filtered)
-            _hand_over(settled.filtered, result)
+            counts = settled.filtered.count_by_source()
+            self._delivery.produce(Output(self._sink.topic, [], [], _owed(counts), lineage=settled.filtered))
+            result.n_filtered += len(settled.filtered)
+            _hand_over(counts, result)
         for kept in settled.all_kept:
             if len(live := _live_part(kept)):
                 self._pass_on(live, result)
@@ -157,7 +161,7 @@ class Step:
     def _reject(self, rejected: EventBatch | None, result: StepResult) -> None:
         if rejected is not None and len(rejected := _live_part(rejected)):
             self._delivery.produce(dead_letters(self._sink.dead_letter, rejected))
-            _hand_over(rejected.lineage, result)
+            _hand_over(rejected.lineage.count_by_source(), result)
             result.n_rejected += len(rejected)
             for fault in rejected.faults.values():
                 result.faults.setdefault((fault.stage, fault.reason), fault)
@@ -170,10 +174,10 @@ class Step:
         # A character is at most four bytes of UTF-8, and the key, which counts too, stands in the value.
         if 8 * max(map(len, values)) > self._max_output_bytes:
             events, values = self._without_oversize(events, values, result)
-        lineage = events.lineage
+        counts = events.lineage.count_by_source()
         headers = FlightRecorder.headers(events) if self._sink.flight_record else None
-        self._delivery.produce(Output(self._sink.topic, events.keys, values, _owed(lineage), headers, lineage))
-        _hand_over(lineage, result)
+        self._delivery.produce(Output(self._sink.topic, events.keys, values, _owed(counts), headers, events.lineage))
+        _hand_over(counts, result)
         result.n_predictions += len(events)
 
     def _without_oversize(
@@ -190,15 +194,15 @@ class Step:
         return settled.kept, fits
 
 
-def _hand_over(lineage: Lineage, result: StepResult) -> None:
+def _hand_over(counts: list[tuple[RecordBatch, int]], result: StepResult) -> None:
     """Note rows whose records are no longer needed; here, since freeing thousands takes a while."""
-    for source, n_rows in lineage.count_by_source():
+    for source, n_rows in counts:
         source.let_go(n_rows)
-    result.settled.append(lineage)
+    result.settled += counts
 
 
-def _owed(lineage: Lineage) -> list[tuple[Ticket, int]]:
-    return [(source.ticket, count) for source, count in lineage.count_by_source()]
+def _owed(counts: list[tuple[Any, int]]) -> list[tuple[Ticket, int]]:
+    return [(source.ticket, n_rows) for source, n_rows in counts]
 
 
 def _live_part(events: EventBatch) -> EventBatch:

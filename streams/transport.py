@@ -1,8 +1,8 @@
-"""The two-plane Faust transport: aiokafka keeps the group and commits, librdkafka fetches, one event is one batch.
+"""The two-plane Faust transport: aiokafka keeps the group and commits, librdkafka fetches, an event carries batches.
 
 The URL scheme ``modelstream://`` selects it. A topic made with `batch_topic` is read by the data plane: its agents
-get a `RecordBatch` per event and book every row in the consumer's ledger themselves. All other topics, tables and
-changelogs of the app take Faust's stock path. An assignment has these states::
+get a `RecordBatch` per event, or all of a fetch, and book every row in the consumer's ledger themselves. All other
+topics, tables and changelogs of the app take Faust's stock path. An assignment has these states::
 
     assigned        Faust recovers its tables; nothing is read
     rebalance ended `start_reading`: a new epoch; the pump reads from the committed offsets
@@ -29,7 +29,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from modelstream.streams.batch_stream import BatchMessage, batch_topic
+from modelstream.streams.batch_stream import BatchMessage, as_events, batch_topic
 from modelstream.streams.committing import CommittingConsumer
 from modelstream.streams.delivery import Delivery
 from modelstream.streams.fetch_window import FetchWindow
@@ -123,17 +123,20 @@ class BatchConsumer(CommittingConsumer):
                 continue
             pump = self._pump
             assert pump is not None
-            batches = await self.app.on_data_thread(pump.fetch, _IDLE_FETCH_S)
+            batches = await self.app.fetch_on_data_thread(pump.fetch, _IDLE_FETCH_S)
             self._has_fetched = True
             n_fetched = sum(map(len, batches))
             took_all = n_fetched < self.limits.fetch_max_records
             if took_all:
                 self.starved_at = monotonic()
-            for batch in batches:
-                if batch.epoch == self._epoch:
+            for event in as_events(batches, self.app.whole_fetch_topic_names):
+                # All of a fetch are of one epoch, which may end while an event is passed on.
+                if event[0].epoch != self._epoch:
+                    break
+                for batch in event:
                     self._window.enter(batch)
                     self._positions[batch.tp] = batch.end_offset
-                    await self.callback(BatchMessage.around(batch, self.app.consumer_generation_id))
+                await self.callback(BatchMessage.around(event, self.app.consumer_generation_id))
             self._note_gaps(pump)
             await self._window.wait_for_room(n_fetched, took_all=took_all)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +19,9 @@ class HeldCalls:
         self.consumer = SimpleNamespace(note_call=lambda: None)
         self.is_draining = False
         self.rows: list[int] = []
+        self.crashed_by: list[BaseException] = []
         self._futures: list[asyncio.Future[StepResult]] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     def on_data_thread(self, step: Any, arrived: list[list[int]], *, drain: bool) -> asyncio.Future[StepResult]:
         self.rows.append(sum(map(len, arrived)))
@@ -27,10 +29,17 @@ class HeldCalls:
         return self._futures[-1]
 
     async def crash(self, error: BaseException) -> None:
-        raise error
+        self.crashed_by.append(error)
+
+    def add_future(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
 
     async def finish(self, call: int, **result: Any) -> None:
         self._futures[call].set_result(StepResult(**result))
+        await settle()
+
+    async def fail(self, call: int, error: Exception) -> None:
+        self._futures[call].set_exception(error)
         await settle()
 
 
@@ -53,8 +62,8 @@ class Agent:
         while True:
             yield await self._events.get()
 
-    async def send(self, n_rows: int) -> None:
-        self._events.put_nowait([range(n_rows)])
+    async def send(self, *n_rows: int) -> None:
+        self._events.put_nowait(list(map(range, n_rows)))
         await settle()
 
     async def stop(self) -> None:
@@ -82,4 +91,25 @@ async def test_rows_of_calls_that_are_not_done_take_room() -> None:
     assert sum(agent.calls.rows) == 30
     await agent.calls.finish(1, room_rows=15)
     assert sum(agent.calls.rows) == 50
+    await agent.stop()
+
+
+async def test_what_was_fetched_together_goes_into_one_call() -> None:
+    agent = Agent()
+    await agent.send(1, 2, 3)
+    assert agent.calls.rows == [6]
+    await agent.stop()
+
+
+async def test_a_call_that_fails_ends_the_worker_and_is_the_last() -> None:
+    agent = Agent()
+    await agent.send(1)
+    await agent.send(2)
+    await agent.send(3)
+    error = RuntimeError("broken")
+    await agent.calls.fail(0, error)
+    await agent.calls.finish(1, n_events=2)
+    assert agent.calls.crashed_by == [error]
+    assert agent.calls.rows == [1, 2]
+    assert agent.calls.counters.events == 0
     await agent.stop()

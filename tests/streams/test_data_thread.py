@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,6 +57,42 @@ async def test_who_gives_up_does_not_hold_up_others_and_is_not_called_for(thread
     go.set()
     await asyncio.wait_for(after, DEADLINE_S)
     assert called == ["after"]
+
+
+@pytest.mark.parametrize("can_wait", [True, False])
+async def test_a_result_that_can_wait_is_told_with_that_of_the_fetch_behind_it(
+    thread: DataThread, can_wait: bool
+) -> None:
+    go, fetching, fetched = threading.Event(), threading.Event(), threading.Event()
+
+    def fetch() -> bool:
+        fetching.set()
+        return fetched.wait(DEADLINE_S)
+
+    before = thread.call(go.wait, DEADLINE_S)
+    call, behind = thread.call(SimpleNamespace, can_wait=can_wait), thread.fetch(fetch)
+    go.set()
+    await before
+    await asyncio.to_thread(fetching.wait, DEADLINE_S)
+    await asyncio.sleep(0)
+    assert call.done() != can_wait
+    fetched.set()
+    await asyncio.wait_for(behind, DEADLINE_S)
+    assert call.done()
+
+
+async def test_a_result_that_can_wait_does_not_wait_for_anything_else(thread: DataThread) -> None:
+    go, done = threading.Event(), threading.Event()
+    before = thread.call(go.wait, DEADLINE_S)
+    patient, given_up = thread.call(SimpleNamespace, can_wait=True), thread.fetch(done.wait, DEADLINE_S)
+    second, behind = thread.call(SimpleNamespace, can_wait=True), thread.call(done.wait, DEADLINE_S)
+    given_up.cancel()
+    go.set()
+    await before
+    await asyncio.wait_for(asyncio.gather(patient, second), DEADLINE_S)
+    assert not behind.done()
+    done.set()
+    await behind
 
 
 async def test_it_stops_after_the_call_that_it_is_in(thread: DataThread) -> None:
