@@ -76,8 +76,8 @@ class _Comparison:
         full = self._rounds(n_rounds, paced=False)
         known = _middle(paced[0], "p99_ms"), _middle(full[0], "answers_per_s")
         return [
-            _compare(setting, self._predict(setting, *known), measured, at_full_speed)
-            for setting, measured, at_full_speed in zip(SETTINGS, paced, full, strict=True)
+            _compare(setting, self._predict(setting, *known), *measured)
+            for setting, *measured in zip(SETTINGS, paced, full, strict=True)
         ]
 
     def _rounds(self, n_rounds: int, *, paced: bool) -> list[tuple[dict[str, Any], ...]]:
@@ -102,12 +102,12 @@ class _Comparison:
         print(f"measured {setting or 'as it is'}: {told}", flush=True)
         return result | {"path": str(out)}
 
-    def _predict(self, setting: dict[str, int], measured: dict[str, Any], full: dict[str, Any]) -> dict[str, Any]:
+    def _predict(self, setting: dict[str, int], paced: dict[str, Any], full: dict[str, Any]) -> dict[str, Any]:
         out = self._folder / "predicted.json"
         choices = [f"{name}={value}" for name, value in (setting or {"max_size": 1024}).items()]
         _modelstream(
             "what-if", str(PIPELINE), str(self._events), *choices, "--rate", f"{self._rate}/s",
-            "--limit", str(self._n_events), "--measured", measured["path"], "--measured", full["path"],
+            "--limit", str(self._n_events), "--measured", paced["path"], "--measured", full["path"],
             "--json", str(out),
         )  # fmt: skip
         found: dict[str, Any] = json.loads(out.read_bytes())["settings"][0]

@@ -146,7 +146,7 @@ def run_rows(
 
     Parameters
     ----------
-    session : onnxruntime.InferenceSession or FixedSizes
+    session : onnxruntime.InferenceSession
         The session.
     outputs : sequence of str
         Tensors to return.

@@ -134,8 +134,11 @@ class StageAgent:
     def _end_call(self, n_rows: int, call: asyncio.Future[StepResult]) -> None:
         self._n_calls -= 1
         self._called_rows -= n_rows
-        if not self._is_running or call.cancelled():
+        if call.cancelled():
             return  # the worker ends
+        call.exception()  # or asyncio logs that nobody asked: both calls may fail
+        if not self._is_running:
+            return
         try:
             result = call.result()
             self._room_rows = result.room_rows

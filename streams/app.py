@@ -52,7 +52,7 @@ T = TypeVar("T")
 # 2,048 events of 20 numbers). The window holds some 100,000 objects.
 _GC_THRESHOLD = 200_000
 
-# Events that wait before an agent on a batch topic. Their rows are bounded where they are fetched.
+# Events that wait before an agent. On a batch topic their rows are bounded where they are fetched.
 _WAITING_EVENTS = 64
 
 # Calls that time out one after the other, each of a part of the batch, or transactions, until rows are finished again.

@@ -27,7 +27,7 @@ class RecordBatchSchema(Schema):
 
 
 def batch_topic(app: Any, name: str, *, whole_fetches: bool = False) -> Topic:
-    """Return a topic of the app whose events are `RecordBatch` values.
+    """Return a topic of the app whose agents get `RecordBatch` values; that of an `Event` is a list of them.
 
     Agents on it take stock messages' place: ``async for batch in stream`` yields a batch of one partition, opened in
     the ledger, and the agent says that it is finished with ``app.consumer.done(batch)``. Nothing is committed before.
@@ -40,7 +40,7 @@ def batch_topic(app: Any, name: str, *, whole_fetches: bool = False) -> Topic:
         The topic.
     whole_fetches : bool
         Whether the agent takes a list of the batches that were fetched together, of several partitions. An event has
-        a cost whatever it carries.
+        a cost whatever it carries. Not for agents with tables: the current event is of the first batch's partition.
     """
     app.batch_topic_names.add(name)
     if whole_fetches:

@@ -22,7 +22,7 @@ class _Call(NamedTuple):
     run: Callable[[], Any]
     future: asyncio.Future[Any]
     #: Whether what the call before returned may be told together with what this one returns.
-    brings: bool
+    tells_previous: bool
 
 
 class _Outcome(NamedTuple):
@@ -57,13 +57,13 @@ class DataThread:
 
         After `stop` nothing is called any more, and the future is cancelled.
         """
-        return self._call(partial(function, *args, **kwargs), brings=False)
+        return self._call(partial(function, *args, **kwargs), tells_previous=False)
 
     def fetch(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """As `call`, for a function with whose result that of the call before may come, if it can wait."""
-        return self._call(partial(function, *args, **kwargs), brings=True)
+        return self._call(partial(function, *args, **kwargs), tells_previous=True)
 
-    def _call(self, run: Callable[[], T], *, brings: bool) -> asyncio.Future[T]:
+    def _call(self, run: Callable[[], T], *, tells_previous: bool) -> asyncio.Future[T]:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._stopped:
             future.cancel()
@@ -71,7 +71,7 @@ class DataThread:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self._name)
             self._thread.start()
-        self._calls.put(_Call(run, future, brings))
+        self._calls.put(_Call(run, future, tells_previous))
         return future
 
     def stop(self) -> None:
@@ -88,7 +88,7 @@ class DataThread:
         untold: list[_Outcome] = []
         while True:
             call = self._calls.get()
-            if untold and (call is None or not call.brings):
+            if untold and (call is None or not call.tells_previous):
                 untold = _tell(untold)
             if call is None:
                 return

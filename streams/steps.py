@@ -55,7 +55,11 @@ class StepResult:
 
     @property
     def can_wait(self) -> bool:
-        """Whether nothing follows from it at once: no stage waits for batches, and no timer is to be set."""
+        """Whether nothing follows from it at once: no stage waits for batches, and no timer is to be set.
+
+        It may be told as late as the fetch behind it brings something. A fetch waits only where nothing is under way,
+        so no row waits for that (`Pump.fetch`).
+        """
         return not self.batches and self.due_in_s is None
 
 

@@ -1,4 +1,4 @@
-"""The hand-written loop with modelstream's own decoder: what is left between the two is the engine's tax."""
+"""The hand-written loop with modelstream's own decoder: left between the two are the engine and its longer outputs."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ from modelstream.streams.cli.replay_offline import outside_costs
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Arrivals
 from modelstream.streams.replay.calibration import calibrate
-from modelstream.streams.replay.costs import Costs, measure_costs, read_costs
+from modelstream.streams.replay.costs import measure_costs, read_costs
 from modelstream.streams.replay.prepared import prepare
 from modelstream.streams.replay.result import ReplayResult
 from modelstream.streams.replay.sources import open_source
-from modelstream.streams.replay.what_if import SETTINGS, Setting, WhatIf, grid, predict
+from modelstream.streams.replay.what_if import SETTINGS, Setting, WhatIf, at_full_speed, at_pace, grid
 
 __all__ = ["command"]
 
@@ -112,15 +112,24 @@ def command(
     else:
         known = measure_costs(built, values, keys).model_copy(update=outside_costs(described.spec))
     results = [ReplayResult.read(one) for one in measured]
-
-    def predict_with(setting: Setting, paced: Costs, full: Costs) -> WhatIf:
-        return predict(built, values, due_us, paced, setting, full)
-
-    calibration = calibrate(known, partial(predict_with, {}), results, pace)
-    now, *found = (calibration.apply(partial(predict_with, setting)) for setting in [{}, *settings])
+    paced = partial(at_pace, built, values, due_us)
+    full = partial(at_full_speed, built, values)
+    calibration = calibrate(known, partial(paced, {}), partial(full, {}), results, pace)
+    now, *found = (
+        calibration.what_if(setting, paced(setting, calibration.paced), full(setting, calibration.full))
+        for setting in ({}, *settings)
+    )
     _print(now, found, str(pace), results)
     if json_file is not None:
-        said = {"pace": str(pace), "costs": calibration.paced.model_dump(mode="json"), "now": now, "settings": found}
+        said = {
+            "pace": str(pace),
+            "costs": calibration.paced.model_dump(mode="json"),
+            "full_costs": calibration.full.model_dump(mode="json"),
+            "tail_ms": calibration.tail_ms,
+            "most_per_s": calibration.most_per_s,
+            "now": now,
+            "settings": found,
+        }
         json_file.write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.replay.costs import Costs, Line
-from modelstream.streams.replay.what_if import WhatIf
+from modelstream.streams.replay.what_if import AtPace, Setting, WhatIf
 
 if TYPE_CHECKING:
     from modelstream.streams.replay.arrivals import Pace
@@ -47,18 +47,23 @@ class Calibration:
     tail_ms: float = 0.0
     most_per_s: float = float("inf")
 
-    def apply(self, predict: Callable[[Costs, Costs], WhatIf]) -> WhatIf:
-        """Return what a prediction by the two costs comes to."""
-        found = predict(self.paced, self.full)
-        return replace(
-            found,
+    def what_if(self, setting: Setting, found: AtPace, throughput_per_s: float) -> WhatIf:
+        """Return a prediction that was made by `paced`, with the throughput that was predicted by `full`."""
+        return WhatIf(
+            setting=setting,
+            p50_ms=found.p50_ms,
             p99_ms=max(found.p50_ms, found.p99_ms + self.tail_ms),
-            throughput_per_s=min(found.throughput_per_s, self.most_per_s),
+            throughput_per_s=min(throughput_per_s, self.most_per_s),
+            mean_batch=found.mean_batch,
         )
 
 
 def calibrate(
-    costs: Costs, predict: Callable[[Costs, Costs], WhatIf], measured: Sequence[ReplayResult], pace: Pace
+    costs: Costs,
+    at_pace: Callable[[Costs], AtPace],
+    at_full_speed: Callable[[Costs], float],
+    measured: Sequence[ReplayResult],
+    pace: Pace,
 ) -> Calibration:
     """Return a calibration by which the prediction of one setting comes to what was measured of it.
 
@@ -71,8 +76,8 @@ def calibrate(
     ----------
     costs : Costs
         As measured in this process.
-    predict : callable
-        Returns what the setting that was measured would give with costs at the pace, and costs at full speed.
+    at_pace, at_full_speed : callable
+        What the setting that was measured would give with some costs, at the pace and at full speed.
     measured : sequence of ReplayResult
         Replays at the setting; none leave the costs as they are.
     pace : Pace
@@ -85,33 +90,38 @@ def calibrate(
     """
     for result in measured:
         _require_same(result, pace, costs.stages.keys())
-    found = Calibration(costs, costs)
+    calibration = Calibration(costs, costs)
     # That at full speed first: without service times at the pace, its costs are the better guess there too.
     for result in sorted(measured, key=lambda one: one.arrivals != "max"):
-        found = _by_full_speed(found, predict, result) if result.arrivals == "max" else _by_pace(found, predict, result)
-    return found
+        if result.arrivals == "max":
+            calibration = _by_full_speed(calibration, at_full_speed, result)
+        else:
+            calibration = _by_pace(calibration, at_pace, result)
+    return calibration
 
 
-def _by_full_speed(found: Calibration, predict: Callable[[Costs, Costs], WhatIf], result: ReplayResult) -> Calibration:
+def _by_full_speed(
+    calibration: Calibration, at_full_speed: Callable[[Costs], float], result: ReplayResult
+) -> Calibration:
     if not result.answers_per_s:
-        return found
-    costs = found.full
+        return calibration
+    costs = calibration.full
     for _ in range(_ROUNDS):
-        costs = _stretched(costs, predict(found.paced, costs).throughput_per_s / result.answers_per_s)
+        costs = _stretched(costs, at_full_speed(costs) / result.answers_per_s)
     most_per_s = float("inf")
     if result.machine_cpu_us_per_event:
         most_per_s = max(result.answers_per_s, 1e6 * result.environment.cpus / result.machine_cpu_us_per_event)
-    return replace(found, paced=costs, full=costs, most_per_s=most_per_s)
+    return replace(calibration, paced=costs, full=costs, most_per_s=most_per_s)
 
 
-def _by_pace(found: Calibration, predict: Callable[[Costs, Costs], WhatIf], result: ReplayResult) -> Calibration:
-    costs = _stretched(found.paced, _stretch_of(result.stages, found.paced))
+def _by_pace(calibration: Calibration, at_pace: Callable[[Costs], AtPace], result: ReplayResult) -> Calibration:
+    costs = _stretched(calibration.paced, _stretch_of(result.stages, calibration.paced))
     if result.p50_ms is None or result.p99_ms is None:
-        return replace(found, paced=costs)
+        return replace(calibration, paced=costs)
     for _ in range(_ROUNDS):
-        missing_s = (result.p50_ms - predict(costs, found.full).p50_ms) / 1000
+        missing_s = (result.p50_ms - at_pace(costs).p50_ms) / 1000
         costs = costs.model_copy(update={"path_out_s": max(0.0, costs.path_out_s + missing_s)})
-    return replace(found, paced=costs, tail_ms=result.p99_ms - predict(costs, found.full).p99_ms)
+    return replace(calibration, paced=costs, tail_ms=result.p99_ms - at_pace(costs).p99_ms)
 
 
 def _stretch_of(stages: Sequence[StageFigures], costs: Costs) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from modelstream.streams.replay.result import Latency, Sample
 
-__all__ = ["Course", "Look", "Usage", "answers_per_s", "highest_lag", "latency", "latency_curve", "samples"]
+__all__ = ["Course", "Usage", "UsageReading", "answers_per_s", "highest_lag", "latency", "latency_curve", "samples"]
 
 _PERCENTILES = (50, 90, 99, 99.9, 100)
 
@@ -26,7 +26,7 @@ _MOST_SAMPLES = 240
 _TICKS_PER_HALF = 5
 
 
-class Look(NamedTuple):
+class UsageReading(NamedTuple):
     """What was used until a moment, in microseconds since 1970; ``rss_bytes`` is what the workers hold then."""
 
     at_us: int
@@ -57,7 +57,7 @@ class Usage:
     machine_cpu_s: NDArray[np.float64]
 
     @classmethod
-    def of(cls, looks: Sequence[Look]) -> Usage | None:
+    def of(cls, looks: Sequence[UsageReading]) -> Usage | None:
         """Return looks as usage; None where there were none."""
         if not looks:
             return None

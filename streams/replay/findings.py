@@ -19,6 +19,8 @@ _LATE_SHARE = 0.1
 _BEYOND = 10
 #: Seconds of work that lie open when the last event is sent: beyond it the pipeline did not keep up.
 _BACKLOG_S = 1.0
+#: Share of the machine's processors from which on whoever wants one waits for it.
+_FULL = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,13 @@ def _warnings(result: ReplayResult) -> Iterator[Finding]:
             f"One event in a hundred was sent {result.p99_send_delay_ms:,.1f} ms or more after its intended time, the "
             f"latest {result.max_send_delay_ms:,.1f} ms. This is part of the latencies: the machine was too slow or "
             f"too busy for a pace of {result.speed}.",
+        )
+    if result.arrivals != "max" and (busy := result.machine_busy or 0.0) > _FULL:
+        yield Finding(
+            "warning",
+            "The machine was full",
+            f"{busy:.0%} of its processors were in use, by workers, generator, consumer and whatever else ran there. "
+            "Latencies tell of that; a lower pace, or a broker elsewhere, tells of the pipeline.",
         )
     if (backlog := _backlog(result)) is not None:
         yield Finding(

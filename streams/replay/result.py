@@ -145,8 +145,8 @@ class ReplayResult(_Value):
     cpu_us_per_event : float or None
         User and system time of all workers from the first event to the last answer, by event, in microseconds.
     machine_cpu_us_per_event : float or None
-        Time of all processors of this machine that was not idle, by event: of the workers, generator and broker, and of
-        whatever else runs here.
+        Time of all processors of this machine that was not idle, by event: of the workers, generator and broker, of
+        whatever else runs here, and what other virtual machines took. None where this process has a share of them only.
     peak_rss_mb : float or None
         The most resident memory of all workers together that a look found, in 10^6 bytes.
     pipeline, file : str

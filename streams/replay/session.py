@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from modelstream.streams.consuming import read_topic
 from modelstream.streams.replay.arrivals import Schedule
 from modelstream.streams.replay.collecting import Answers, LetterReader, Letters
-from modelstream.streams.replay.figures import Look, Usage
+from modelstream.streams.replay.figures import Usage, UsageReading
 from modelstream.streams.replay.prepared import PreparedEvents
 from modelstream.streams.replay.sending import Sending
 from modelstream.streams.replay.target import Target
@@ -168,7 +168,7 @@ class _Run:
         self._sorted = hashes[self._order]
         self.answers, self.letters = Answers(), Letters()
         self._reader = LetterReader(target.settings, target.spec.sink.dead_letter, self.letters)
-        self.looks: list[Look] = []
+        self.looks: list[UsageReading] = []
         self.stats_before: list[dict[str, Any]] = []
         self.stats_after: list[dict[str, Any]] = []
         self._looked_at = self._reported_at = self._moved_at = self._started_at = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from modelstream.streams.spec import Threads, validated
 from modelstream.streams.spec_types import Spec
 from modelstream.streams.worker_limits import limits_of
 
-__all__ = ["SETTINGS", "WhatIf", "grid", "predict", "with_setting"]
+__all__ = ["SETTINGS", "AtPace", "WhatIf", "at_full_speed", "at_pace", "grid", "predict", "with_setting"]
 
 #: What can be asked about: keys of ``infer.batch``, and the pipeline's ``threads``.
 SETTINGS = ("max_size", "max_wait_ms", "target_p99_ms", "in_flight", "threads")
@@ -89,15 +89,22 @@ def grid(choices: Mapping[str, Sequence[float | None]]) -> list[Setting]:
     return settings
 
 
+class AtPace(NamedTuple):
+    """What a setting would give at the arrivals that are asked about; names are those of `WhatIf`."""
+
+    p50_ms: float
+    p99_ms: float
+    mean_batch: float
+
+
 def predict(
     built: BuiltPipeline,
     values: Sequence[bytes | None],
     due_us: NDArray[np.int64] | None,
     costs: Costs,
     setting: Setting,
-    full_costs: Costs | None = None,
 ) -> WhatIf:
-    """Return what a setting would give with one worker.
+    """Return what a setting would give with one worker, where work costs as much at full speed as at the pace.
 
     Nothing is decoded or computed: time goes by as the costs say, and batches are closed by the worker's batcher. So
     every event is taken to be predicted.
@@ -114,29 +121,36 @@ def predict(
         What the work takes.
     setting : mapping of str to float or None
         What is set otherwise; None takes a key away.
-    full_costs : Costs, optional
-        What the work takes at full speed, if not as much as at the pace.
     """
+    found = at_pace(built, values, due_us, setting, costs)
+    return WhatIf(setting, found.p50_ms, found.p99_ms, at_full_speed(built, values, setting, costs), found.mean_batch)
+
+
+def at_pace(
+    built: BuiltPipeline,
+    values: Sequence[bytes | None],
+    due_us: NDArray[np.int64] | None,
+    setting: Setting,
+    costs: Costs,
+) -> AtPace:
+    """Return the part of `predict` that depends on when events come; parameters as there."""
     other = with_setting(built, setting)
     linger_ms = limits_of(other.spec).linger_ms
     if linger_ms != limits_of(built.spec).linger_ms:
         # The setting brings another linger with it; otherwise the costs know it better.
         costs = costs.model_copy(update={"linger_s": linger_ms / 1000})
-    hollow = _hollow(other)
-    keys: list[bytes | None] = [None] * len(values)
-    run = run_offline(hollow, values, keys, due_us, costs)
+    run = run_offline(_hollow(other), values, [None] * len(values), due_us, costs)
     warm_s = run.latency_s[int(_WARM_UP * len(values)) :]
     p50_ms, p99_ms = np.percentile(warm_s * 1000, [50, 99]).tolist() if len(warm_s) else (0.0, 0.0)
     rows = [batch.n_rows for batch in run.batches]
+    return AtPace(p50_ms, p99_ms, sum(rows) / len(rows) if rows else 0.0)
+
+
+def at_full_speed(built: BuiltPipeline, values: Sequence[bytes | None], setting: Setting, costs: Costs) -> float:
+    """Return the events a second that a setting would give where all are there at once; parameters as for `predict`."""
     many = [values[i % len(values)] for i in range(_FULL_SPEED_ROWS)] if len(values) else []
-    full = run_offline(hollow, many, [None] * len(many), None, full_costs or costs)
-    return WhatIf(
-        setting=setting,
-        p50_ms=p50_ms,
-        p99_ms=p99_ms,
-        throughput_per_s=answers_per_s(np.round(full.answered_s * 1e6).astype(np.int64), _WARM_UP) or float("inf"),
-        mean_batch=sum(rows) / len(rows) if rows else 0.0,
-    )
+    run = run_offline(_hollow(with_setting(built, setting)), many, [None] * len(many), None, costs)
+    return answers_per_s(np.round(run.answered_s * 1e6).astype(np.int64), _WARM_UP) or float("inf")
 
 
 def with_setting(built: BuiltPipeline, setting: Setting) -> BuiltPipeline:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import psutil
 
 from modelstream.operators.cache_counters import CacheCounters
-from modelstream.streams.replay.figures import Look
+from modelstream.streams.replay.figures import UsageReading
 from modelstream.streams.replay.result import StageFigures
 from modelstream.streams.worker_process import SupervisedWorker, WorkerFailed
 
@@ -103,7 +103,7 @@ class Workers:
         self._said = [process.stats() or said for process, said in zip(self._processes, self._said, strict=True)]
         return self._said
 
-    def usage(self) -> Look:
+    def usage(self) -> UsageReading:
         """Return what all together have used until now.
 
         Raises
@@ -121,7 +121,7 @@ class Workers:
         except psutil.NoSuchProcess:
             self.check()
             raise WorkerFailed("a worker has ended") from None
-        return Look(time.time_ns() // 1000, cpu_s, rss_bytes, _machine_cpu_s())
+        return UsageReading(time.time_ns() // 1000, cpu_s, rss_bytes, _machine_cpu_s())
 
     def stop(self) -> None:
         """Let all finish and end; raise WorkerFailed if one does not."""

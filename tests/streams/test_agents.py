@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Coroutine
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +38,9 @@ class HeldCalls:
     async def finish(self, call: int, **result: Any) -> None:
         self._futures[call].set_result(StepResult(**result))
         await settle()
+
+    def forget(self) -> None:
+        self._futures.clear()
 
     async def fail(self, call: int, error: Exception) -> None:
         self._futures[call].set_exception(error)
@@ -113,3 +117,18 @@ async def test_a_call_that_fails_ends_the_worker_and_is_the_last() -> None:
     assert agent.calls.rows == [1, 2]
     assert agent.calls.counters.events == 0
     await agent.stop()
+
+
+async def test_of_two_calls_that_fail_both_are_asked_for_their_error() -> None:
+    agent, told = Agent(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    await agent.send(1)
+    await agent.send(1)
+    for call in (0, 1):
+        await agent.calls.fail(call, RuntimeError("refused"))
+    await agent.stop()
+    agent.calls.forget()
+    gc.collect()
+    await settle()
+    assert told == []
+    assert len(agent.calls.crashed_by) == 1

@@ -9,10 +9,10 @@ from support.replay_results import make_result
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.replay.arrivals import Pace
-from modelstream.streams.replay.calibration import calibrate
+from modelstream.streams.replay.calibration import Calibration, calibrate
 from modelstream.streams.replay.costs import Costs, Line
 from modelstream.streams.replay.result import ReplayResult, StageFigures
-from modelstream.streams.replay.what_if import WhatIf
+from modelstream.streams.replay.what_if import AtPace, WhatIf
 
 MS = 1e-3
 COSTS = Costs(
@@ -22,14 +22,26 @@ COSTS = Costs(
 PACE = Pace(rate_per_s=2000)
 
 
-def _predict(paced: Costs, full: Costs, rows: int = 10) -> WhatIf:
+def _served_s(costs: Costs, rows: int) -> float:
+    return sum(line.seconds(rows) for line in (costs.fetch, costs.stages["weigh"], costs.produce))
+
+
+def _at_pace(costs: Costs, rows: int = 10) -> AtPace:
     """Predict as if all micro-batches had so many rows, with a p99 of twice the median."""
-    served_s, at_full_speed_s = (
-        costs.fetch.seconds(rows) + costs.stages["weigh"].seconds(rows) + costs.produce.seconds(rows)
-        for costs in (paced, full)
-    )
-    p50_ms = (served_s + paced.path_out_s) * 1000
-    return WhatIf({}, p50_ms, 2 * p50_ms, rows / at_full_speed_s, rows)
+    p50_ms = (_served_s(costs, rows) + costs.path_out_s) * 1000
+    return AtPace(p50_ms, 2 * p50_ms, rows)
+
+
+def _at_full_speed(costs: Costs, rows: int = 10) -> float:
+    return rows / _served_s(costs, rows)
+
+
+def _calibrate(*measured: ReplayResult) -> Calibration:
+    return calibrate(COSTS, _at_pace, _at_full_speed, measured, PACE)
+
+
+def _predict(calibration: Calibration, rows: int = 10) -> WhatIf:
+    return calibration.what_if({}, _at_pace(calibration.paced, rows), _at_full_speed(calibration.full, rows))
 
 
 def _full_speed(**changes: Any) -> ReplayResult:
@@ -45,56 +57,52 @@ def _at_the_rate(service_ms: float | None = None, **changes: Any) -> ReplayResul
 
 
 def test_nothing_measured_changes_nothing() -> None:
-    found = calibrate(COSTS, _predict, [], PACE)
+    found = _calibrate()
     assert (found.paced, found.full) == (COSTS, COSTS)
-    assert found.apply(_predict) == _predict(COSTS, COSTS)
+    assert _predict(found) == WhatIf({}, *_at_pace(COSTS)[:2], _at_full_speed(COSTS), 10)
 
 
 def test_the_setting_that_was_measured_is_predicted_as_it_was_measured() -> None:
-    before = _predict(COSTS, COSTS)
-    rate = before.throughput_per_s / 2
-    for measured in ([_at_the_rate(3.4, p50_ms=30, p99_ms=100), _full_speed(answers_per_s=rate)],):
-        for given in (measured, measured[::-1]):
-            found = calibrate(COSTS, _predict, given, PACE).apply(_predict)
-            assert (found.p50_ms, found.p99_ms) == pytest.approx((30, 100))
-            assert found.throughput_per_s == pytest.approx(rate, rel=1e-3)
+    rate = _at_full_speed(COSTS) / 2
+    measured = (_at_the_rate(3.4, p50_ms=30, p99_ms=100), _full_speed(answers_per_s=rate))
+    for given in (measured, measured[::-1]):
+        found = _predict(_calibrate(*given))
+        assert (found.p50_ms, found.p99_ms) == pytest.approx((30, 100))
+        assert found.throughput_per_s == pytest.approx(rate, rel=1e-3)
 
 
 def test_work_takes_as_much_longer_at_the_rate_as_its_micro_batches_did() -> None:
     # 1 ms and ten rows of 0.05, and 0.02 each to produce them: 1.7 ms
-    found = calibrate(COSTS, _predict, [_at_the_rate(5.1, p50_ms=30, p99_ms=40)], PACE)
+    found = _calibrate(_at_the_rate(5.1, p50_ms=30, p99_ms=40))
     assert found.paced.stages["weigh"].fixed_s == pytest.approx(3 * MS)
     assert found.paced.fetch.fixed_s == pytest.approx(1.5 * MS)
     assert found.full == COSTS
-    larger = found.apply(lambda paced, full: _predict(paced, full, rows=20))
-    assert larger.p50_ms == pytest.approx(30 + 10 * 3 * 0.07)
+    assert _predict(found, rows=20).p50_ms == pytest.approx(30 + 10 * 3 * 0.07)
 
 
 def test_without_service_times_work_takes_as_long_as_at_full_speed() -> None:
-    rate = _predict(COSTS, COSTS).throughput_per_s / 2
-    found = calibrate(COSTS, _predict, [_at_the_rate(None, p50_ms=30), _full_speed(answers_per_s=rate)], PACE)
+    found = _calibrate(_at_the_rate(None, p50_ms=30), _full_speed(answers_per_s=_at_full_speed(COSTS) / 2))
     assert found.paced.stages["weigh"].fixed_s == pytest.approx(2 * MS, rel=1e-3)
 
 
 def test_pauses_come_on_top_of_every_p99_which_is_never_below_the_median() -> None:
-    slow, quick = (calibrate(COSTS, _predict, [_at_the_rate(p50_ms=30, p99_ms=p99)], PACE) for p99 in (75, 30))
-    other = slow.apply(lambda paced, full: _predict(paced, full, rows=20))
+    slow, quick = (_calibrate(_at_the_rate(p50_ms=30, p99_ms=p99)) for p99 in (75, 30))
+    other = _predict(slow, rows=20)
     assert other.p99_ms == pytest.approx(2 * other.p50_ms + 15)
-    assert quick.apply(_predict).p99_ms == pytest.approx(30)
-    less = quick.apply(lambda paced, full: _predict(paced, full, rows=1))
+    assert _predict(quick).p99_ms == pytest.approx(30)
+    less = _predict(quick, rows=1)
     assert less.p99_ms == less.p50_ms
 
 
 def test_more_threads_give_no_more_than_the_processors_are_enough_for() -> None:
     # Two processors, and 4 ms of theirs for each event.
     one = _full_speed(answers_per_s=400.0, machine_cpu_us_per_event=4000.0)
-    found = calibrate(COSTS, _predict, [one], PACE)
-    assert found.apply(_predict).throughput_per_s == pytest.approx(400, rel=1e-3)
-    quick = found.apply(lambda paced, full: WhatIf({}, 1.0, 2.0, 10_000.0, 10))
-    assert quick.throughput_per_s == pytest.approx(500)
+    found = _calibrate(one)
+    assert _predict(found).throughput_per_s == pytest.approx(400, rel=1e-3)
+    assert found.what_if({}, _at_pace(COSTS), 10_000.0).throughput_per_s == pytest.approx(500)
     # What was reached is possible, however much was in use besides.
-    busy = calibrate(COSTS, _predict, [one.model_copy(update={"machine_cpu_us_per_event": 6000.0})], PACE)
-    assert busy.apply(_predict).throughput_per_s == pytest.approx(400, rel=1e-3)
+    busy = _calibrate(one.model_copy(update={"machine_cpu_us_per_event": 6000.0}))
+    assert _predict(busy).throughput_per_s == pytest.approx(400, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -111,4 +119,4 @@ def test_more_threads_give_no_more_than_the_processors_are_enough_for() -> None:
 def test_what_was_measured_of_something_else_is_refused(changes: dict[str, Any], problem: str) -> None:
     one = make_result(**{"stages": (), "speed": "2000/s", "arrivals": "poisson", **changes})
     with pytest.raises(ConfigError, match=f"--measured: .*{problem}"):
-        calibrate(COSTS, _predict, [one], PACE)
+        _calibrate(one)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from modelstream.streams.replay.figures import (
     Course,
-    Look,
     Usage,
+    UsageReading,
     answers_per_s,
     highest_lag,
     latency,
@@ -64,7 +64,7 @@ def test_a_long_replay_has_no_more_samples_than_a_plot_can_show() -> None:
 
 
 def test_samples_say_what_the_workers_used() -> None:
-    looks = [Look(START_US, 1.0, 100_000_000, 7.0), Look(START_US + 1_000_000, 1.5, 200_000_000, 8.0)]
+    looks = [UsageReading(START_US, 1.0, 100_000_000, 7.0), UsageReading(START_US + 1_000_000, 1.5, 200_000_000, 8.0)]
     usage = Usage.of(looks)
     assert usage is not None
     series = samples(course([0], [1000]), usage)
