@@ -22,6 +22,8 @@ def test_nothing_is_said_where_nothing_is_wrong():
         ({"missing": 1}, ("error", "1 event missing")),
         ({"duplicates": 12_000}, ("error", "12,000 duplicates")),
         ({"p99_send_delay_ms": 1.5}, ("warning", "The generator fell behind")),
+        # 2 processors for 10.05 s, and 20,000 events
+        ({"machine_cpu_us_per_event": 950.0}, ("warning", "The machine was full")),
         ({"missing": None}, ("note", "Nobody could say how many events were filtered")),
         ({"dead_letters": 3}, ("note", "3 dead letters")),
         ({"clamped_events": 1}, ("note", "1 event out of order")),
