@@ -133,13 +133,18 @@ class Cluster:
         self._wait_until_known(missing)
         return missing
 
-    def delete_topics(self, topics: Iterable[str]) -> None:
-        """Delete topics; those that are not there, or may not be deleted, are passed over."""
-        for name, future in self._admin.delete_topics(list(topics)).items():
+    def delete(self, topics: Iterable[str], group: str) -> None:
+        """Delete topics and a consumer group, as far as they are there and may be deleted, and a broker answers."""
+        deadline = time.monotonic() + _REQUEST_TIMEOUT_S
+        asked = self._admin.delete_topics(list(topics)) | self._admin.delete_consumer_groups([group])
+        for name, future in asked.items():
+            # Of what went wrong before this, if anything did, the user is to read, not of what it left behind.
             try:
-                future.result(timeout=_REQUEST_TIMEOUT_S)
+                future.result(timeout=max(0.0, deadline - time.monotonic()))
             except KafkaException as error:
-                SILENT_LOGGER.info("topic %s stays: %s", name, error.args[0].str())
+                SILENT_LOGGER.info("%s stays: %s", name, error.args[0].str())
+            except TimeoutError:
+                SILENT_LOGGER.info("%s stays: the broker does not answer", name)
 
     def _wait_until_known(self, topics: list[str]) -> None:
         deadline = time.monotonic() + _REQUEST_TIMEOUT_S

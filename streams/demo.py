@@ -244,7 +244,7 @@ def run_demo(
             dead_letters = sum(map(len, read_topic(settings, topics["dead"], from_beginning=True, until_end=True)))
             worker.stop()
     finally:
-        cluster.delete_topics(topics.values())
+        cluster.delete(topics.values(), group=name)
     return _summary(tally, len(records), stats, dead_letters), tally
 
 

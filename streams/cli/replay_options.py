@@ -12,7 +12,7 @@ import click
 
 from modelstream.streams.cli.common import OutputFile
 from modelstream.streams.cli.moments import TimeType
-from modelstream.streams.replay.capture import is_capture
+from modelstream.streams.replay.capture import CAPTURE_SUFFIXES, is_capture
 
 __all__ = ["ReplayOptions", "replay_options"]
 
@@ -69,10 +69,7 @@ class ReplayOptions:
             There are too many sources of events, or none, or there is an option that would do nothing.
         """
         if self.capture is not None:
-            if file is not None:
-                raise click.UsageError("--capture reads a topic; leave FILE out, or name the topic with --from-topic")
-            if self.report is not None or self.diff is not None:
-                raise click.UsageError("--capture replays nothing; leave --report and --diff out")
+            self._check_capture(file, self.capture)
         elif (file is None) == (self.topic is None):
             raise click.UsageError("name the events to replay: either FILE or --from-topic TOPIC")
         elif self.topic is None and (self.since_ms is not None or self.until_ms is not None):
@@ -88,6 +85,14 @@ class ReplayOptions:
             _refuse_given(_OF_PACE | _OF_WORKERS, "--diff has no pace and no workers")
         else:
             _refuse_given(_OF_DIFF, "--diff compares, and this replay does not")
+
+    def _check_capture(self, file: str | None, capture: Path) -> None:
+        if file is not None:
+            raise click.UsageError("--capture reads a topic; leave FILE out, or name the topic with --from-topic")
+        if self.report is not None or self.diff is not None:
+            raise click.UsageError("--capture replays nothing; leave --report and --diff out")
+        if capture.suffix.lower() not in CAPTURE_SUFFIXES:
+            raise click.UsageError(f"--capture writes Parquet; call the file {capture.with_suffix('.parquet')}")
 
     def has_times(self, file: str | None) -> bool:
         """Say whether the records have timestamps, which a file of events has not."""

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from modelstream.streams.cli.progress import rounded_rate
 from modelstream.streams.replay.arrivals import Pace, Schedule
+from modelstream.streams.replay.findings import findings
 from modelstream.streams.replay.result import Latency, ReplayResult, StageFigures
 from modelstream.streams.replay.session import Progress
 from modelstream.streams.wording import counted, rough_time
@@ -104,6 +105,9 @@ def print_result(result: ReplayResult) -> None:
         console.print(_latency_table(result))
     if result.first_dead_letter:
         click.echo(f"the first dead letter: {result.first_dead_letter}")
+    for finding in findings(result):
+        if finding.level == "warning":
+            click.echo(f"{finding.title}. {finding.text}")
 
 
 def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
@@ -118,6 +122,8 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
     ):
         yield ("?" if count is None else f"{count:,}"), what
     yield f"{result.events_per_s:,.0f}", f"events per second, over {result.seconds:,.1f} s"
+    if result.answers_per_s is not None:
+        yield f"{result.answers_per_s:,.0f}", f"predictions per second after the first {result.warm_up:.0%}"
     yield f"{result.max_lag:,}", "events waiting for an answer at the most"
     for stage in result.stages:
         yield from _stage_rows(stage)
@@ -127,7 +133,7 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         yield f"{result.peak_rss_mb:,.0f}", f"MB of memory at the most, of {workers}"
     if result.machine_busy is not None:
         cpus = f"the {result.environment.cpus} processors" if result.environment.cpus > 1 else "the processor"
-        yield f"{result.machine_busy:.0%}", f"of {cpus} here in use, by all that ran"
+        yield f"{min(result.machine_busy, 1.0):.0%}", f"of {cpus} here in use, by these and whatever else ran"
     if result.latency_clock != "virtual":
         late = f"{_ms(result.p99_send_delay_ms)} / {_ms(result.max_send_delay_ms)}"
         yield late, "ms that the generator was behind, p99 / max"

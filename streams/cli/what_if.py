@@ -114,7 +114,7 @@ def command(
     results = [ReplayResult.read(one) for one in measured]
     paced = partial(at_pace, built, values, due_us)
     full = partial(at_full_speed, built, values)
-    calibration = calibrate(known, partial(paced, {}), partial(full, {}), results, pace)
+    calibration = calibrate(known, partial(paced, {}), partial(full, {}), results, pace, described.spec)
     now, *found = (
         calibration.what_if(setting, paced(setting, calibration.paced), full(setting, calibration.full))
         for setting in ({}, *settings)

@@ -6,17 +6,22 @@ because the caches are cold after every wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.replay.costs import Costs, Line
+from modelstream.streams.replay.result_keys import stage_specs
 from modelstream.streams.replay.what_if import AtPace, Setting, WhatIf
 
 if TYPE_CHECKING:
     from modelstream.streams.replay.arrivals import Pace
     from modelstream.streams.replay.result import ReplayResult, StageFigures
+    from modelstream.streams.spec import PipelineSpec
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -64,6 +69,7 @@ def calibrate(
     at_full_speed: Callable[[Costs], float],
     measured: Sequence[ReplayResult],
     pace: Pace,
+    spec: PipelineSpec,
 ) -> Calibration:
     """Return a calibration by which the prediction of one setting comes to what was measured of it.
 
@@ -82,6 +88,8 @@ def calibrate(
         Replays at the setting; none leave the costs as they are.
     pace : Pace
         The arrivals.
+    spec : PipelineSpec
+        The pipeline.
 
     Raises
     ------
@@ -89,7 +97,7 @@ def calibrate(
         A replay is of something else: more workers than one, another pace, or a pipeline with other stages.
     """
     for result in measured:
-        _require_same(result, pace, costs.stages.keys())
+        _require_same(result, pace, stage_specs(spec))
     calibration = Calibration(costs, costs)
     # That at full speed first: without service times at the pace, its costs are the better guess there too.
     for result in sorted(measured, key=lambda one: one.arrivals != "max"):
@@ -152,18 +160,25 @@ def _stretched(costs: Costs, factor: float) -> Costs:
     )
 
 
-def _require_same(result: ReplayResult, pace: Pace, step_ids: Set[str]) -> None:
+def _require_same(result: ReplayResult, pace: Pace, stages: Sequence[Mapping[str, Any]]) -> None:
     problem = None
-    if result.workers != 1:
+    if result.latency_clock == "virtual":
+        problem = "was made without a broker; replay on one"
+    elif result.interrupted:
+        problem = "was stopped before the end"
+    elif result.workers != 1:
         problem = f"is of {result.workers or 'running'} workers; predictions are of one, as replay --workers 1"
     elif result.arrivals != "max" and (result.speed, result.arrivals) != (str(pace), pace.kind):
         problem = (
             f"is at {result.speed}, {result.arrivals}, and asked is {pace}, {pace.kind}; "
             "replay at the same pace, or at full speed"
         )
-    elif others := {stage.step_id for stage in result.stages} - step_ids:
-        problem = f"is of another pipeline: this one has no stage {', '.join(sorted(others))}"
+    elif differences := [(a, b) for a, b in zip_longest(stages, result.stage_specs or stages) if a != b]:
+        ours, theirs = (orjson.dumps(stage).decode() for stage in differences[0])
+        problem = f"is of another pipeline: it had {theirs} where this one has {ours}"
     elif result.seconds < _LEAST_MEASURED_S:
-        problem = f"took {result.seconds:.1f} s, which tells too little; replay more events"
+        problem = (
+            f"took {result.seconds:.2f} s, and less than {_LEAST_MEASURED_S} s tells too little; replay more events"
+        )
     if problem is not None:
         raise ConfigError("--measured", f"the replay of {result.file} through {result.pipeline} {problem}")

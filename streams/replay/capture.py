@@ -16,7 +16,10 @@ from modelstream.streams.headers import Headers
 from modelstream.streams.replay.recorded import RecordedBatch
 from modelstream.streams.whole_file import whole_or_nothing
 
-__all__ = ["CaptureFile", "CaptureSummary", "is_capture", "write_capture"]
+__all__ = ["CAPTURE_SUFFIXES", "CaptureFile", "CaptureSummary", "is_capture", "write_capture"]
+
+#: Of files that `write_capture` writes; others are not looked into.
+CAPTURE_SUFFIXES = (".parquet", ".pq")
 
 #: In which version of its form a file is, under `CAPTURE_MARK`.
 _VERSION = b"1"
@@ -138,7 +141,7 @@ def is_capture(path: Path) -> bool:
 
     Only the suffix ``.parquet`` or ``.pq`` makes it look into the file. Without pyarrow, nothing is known of it.
     """
-    if path.suffix.lower() not in (".parquet", ".pq"):
+    if path.suffix.lower() not in CAPTURE_SUFFIXES:
         return False
     try:
         import pyarrow

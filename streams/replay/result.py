@@ -151,6 +151,8 @@ class ReplayResult(_Value):
         The most resident memory of all workers together that a look found, in 10^6 bytes.
     pipeline, file : str
         What was replayed through what.
+    stage_specs : tuple of dict, optional
+        What the pipeline's file said of its stages, overrides included; None of a replay without a broker.
     speed : str
         The pace: ``60x``, ``max``, or a rate such as ``5000/s``.
     arrivals : str
@@ -212,6 +214,7 @@ class ReplayResult(_Value):
 
     pipeline: str
     file: str
+    stage_specs: tuple[dict[str, Any], ...] | None = None
     speed: str
     arrivals: Literal["recorded", "poisson", "even", "max"]
     seed: int | None = None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelstream.streams.replay.arrivals import Pace
 from modelstream.streams.replay.result import Latency, StageFigures
 
-__all__ = ["Labels", "flat_latency", "mean_batch"]
+if TYPE_CHECKING:
+    from modelstream.streams.spec import PipelineSpec
+
+__all__ = ["Labels", "flat_latency", "mean_batch", "stage_specs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,11 @@ class Labels:
             "warm_up": self.warm_up,
             "clamped_events": self.n_clamped,
         }
+
+
+def stage_specs(spec: PipelineSpec) -> tuple[dict[str, Any], ...]:
+    """Return what a pipeline's file says of its stages."""
+    return tuple(stage.model_dump(mode="json", by_alias=True, exclude_defaults=True) for stage in spec.stages)
 
 
 def flat_latency(measured: Latency | None) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def own_target(
             )  # fmt: skip
             started.stop()
     finally:
-        cluster.delete_topics(topics)
+        cluster.delete(topics, group=name)
 
 
 def _wait_until_ready(workers: Workers, partitions: int) -> None:

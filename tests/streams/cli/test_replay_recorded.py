@@ -161,6 +161,7 @@ def test_two_versions_are_compared_without_a_broker(run, make_pipeline, tmp_path
         (["f", "--since", "2h"], "--since and --until are for topics"),
         (["f", "--capture", "c.parquet"], "--capture reads a topic; leave FILE out"),
         (["--capture", "c.parquet", "--diff", "b"], "--capture replays nothing"),
+        (["--capture", "c.ndjson"], "--capture writes Parquet; call the file c.parquet"),
         (["--capture", "c.parquet", "--rate", "1/s", "--json", "j"], "replays nothing; leave --rate, --json out"),
         (["f", "--diff", "b", "--speed", "max", "--live"], "no pace and no workers; leave --speed, --live out"),
         (["f", "--diff", "b", "--warm-up", "0", "--drain", "1"], "leave --warm-up, --drain out"),

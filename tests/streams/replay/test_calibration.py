@@ -8,10 +8,12 @@ import pytest
 from support.replay_results import make_result
 
 from modelstream.models.errors import ConfigError
+from modelstream.streams.pipeline import Pipeline, infer
 from modelstream.streams.replay.arrivals import Pace
 from modelstream.streams.replay.calibration import Calibration, calibrate
 from modelstream.streams.replay.costs import Costs, Line
 from modelstream.streams.replay.result import ReplayResult, StageFigures
+from modelstream.streams.replay.result_keys import stage_specs
 from modelstream.streams.replay.what_if import AtPace, WhatIf
 
 MS = 1e-3
@@ -20,6 +22,7 @@ COSTS = Costs(
     stages={"weigh": Line(fixed_s=1 * MS, per_row_s=0.05 * MS)}, path_out_s=2 * MS,
 )  # fmt: skip
 PACE = Pace(rate_per_s=2000)
+SPEC = Pipeline("p", "in").then("weigh", infer(["weigh"], batch={"max_size": 64})).to("out").spec
 
 
 def _served_s(costs: Costs, rows: int) -> float:
@@ -37,7 +40,7 @@ def _at_full_speed(costs: Costs, rows: int = 10) -> float:
 
 
 def _calibrate(*measured: ReplayResult) -> Calibration:
-    return calibrate(COSTS, _at_pace, _at_full_speed, measured, PACE)
+    return calibrate(COSTS, _at_pace, _at_full_speed, measured, PACE, SPEC)
 
 
 def _predict(calibration: Calibration, rows: int = 10) -> WhatIf:
@@ -94,6 +97,10 @@ def test_pauses_come_on_top_of_every_p99_which_is_never_below_the_median() -> No
     assert less.p99_ms == less.p50_ms
 
 
+def test_the_same_stages_are_the_same_pipeline_whatever_its_name_and_topics() -> None:
+    _calibrate(_at_the_rate(p50_ms=30, p99_ms=75, stage_specs=stage_specs(SPEC), pipeline="elsewhere.yaml"))
+
+
 def test_more_threads_give_no_more_than_the_processors_are_enough_for() -> None:
     # Two processors, and 4 ms of theirs for each event.
     one = _full_speed(answers_per_s=400.0, machine_cpu_us_per_event=4000.0)
@@ -112,8 +119,14 @@ def test_more_threads_give_no_more_than_the_processors_are_enough_for() -> None:
         ({"workers": None}, "of running workers"),
         ({"speed": "4000/s"}, "at 4000/s, poisson, and asked is 2000/s, poisson"),
         ({"arrivals": "even"}, "at 2000/s, even, and asked is"),
-        ({"stages": make_result().stages}, "no stage delay"),
-        ({"seconds": 0.4}, "took 0.4 s, which tells too little; replay more events"),
+        (
+            {"stage_specs": ({"id": "weigh", "infer": {"models": ["weigh"]}},)},
+            r'of another pipeline: it had .*"models":\["weigh"\]}} where this one has .*"batch":{"max_size":64}',
+        ),
+        ({"stage_specs": (*stage_specs(SPEC), {"id": "more"})}, 'it had {"id":"more"} where this one has null'),
+        ({"latency_clock": "virtual"}, "made without a broker; replay on one"),
+        ({"interrupted": True}, "stopped before the end"),
+        ({"seconds": 0.4}, "took 0.40 s, and less than 0.5 s tells too little; replay more events"),
     ],
 )
 def test_what_was_measured_of_something_else_is_refused(changes: dict[str, Any], problem: str) -> None:
