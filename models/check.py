@@ -178,8 +178,10 @@ def _check_rows(
             return f"fails on random row {len(alone)} alone: {outcome.problem}", None
         alone.append(outcome)
     problem = _told_disagreement(alone, together, n_rows)
+    if problem:
+        return problem, None
     difference = largest_difference(alone, together)
-    for size in () if problem else _BATCH_SIZES:
+    for size in _BATCH_SIZES:
         n_whole = n_rows // size * size
         try:
             parts = [model.predict(take_rows(columns, i, i + size), size) for i in range(0, n_whole, size)]
@@ -187,9 +189,11 @@ def _check_rows(
             return f"fails on {size} random rows: {error.problem}", None
         if parts:
             joined = {field: _joined([part[field] for part in parts]) for field in parts[0]}
-            problem = problem or _told_disagreement(alone[:n_whole], joined, size)
+            problem = _told_disagreement(alone[:n_whole], joined, size)
+            if problem:
+                return problem, None
             difference = max(difference, largest_difference(alone[:n_whole], joined))
-    return (problem, None) if problem else ("", difference)
+    return "", difference
 
 
 def _told_disagreement(alone: Sequence[Mapping[str, Column]], together: Mapping[str, Column], size: int) -> str:

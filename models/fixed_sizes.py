@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modelstream.models.contract import ContractBreach
+
 __all__ = ["FixedSizes", "has_convolutions"]
 
 #: Up to here a size is four times the one before, since a call of few rows costs about the same whatever they are; then
@@ -43,7 +45,7 @@ class FixedSizes:
     session : onnxruntime.InferenceSession
         The first session of the model.
     open_another : callable
-        Opens one more. The weights are in memory once for each size.
+        Opens one more, or raises ContractBreach. The weights are in memory once for each size.
     """
 
     __slots__ = ("_first", "_lock", "_open", "_ready")
@@ -79,10 +81,15 @@ class FixedSizes:
             return
         with self._lock:
             if size not in self._ready:
-                session = self._open() if self._ready else self._first
-                # A row that fails does so in `run` too, where it is told.
+                session = self._first
+                if self._ready:
+                    # Where the device has no room for the weights once more, the first one plans anew each time.
+                    with contextlib.suppress(ContractBreach):
+                        session = self._open()
+                # Zeros, and not the rows: nothing stops this call, and they may loop.
+                zeros = {name: np.zeros((size, *array.shape[1:]), array.dtype) for name, array in feed.items()}
                 with contextlib.suppress(Exception):
-                    session.run(outputs, _padded(feed, size))
+                    session.run(outputs, zeros)
                 self._ready[size] = session
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]], options: Any = None) -> list[Any]:

@@ -48,7 +48,7 @@ class LinkChannel(Channel):
             self._queue = ThrowableQueue(flow_control=FlowControlEvent(initially_suspended=False))
         return self._queue
 
-    def send(self, batches: list[EventBatch]) -> None:
+    def pass_on(self, batches: list[EventBatch]) -> None:
         """Pass on what one call made, as one event."""
         for subscriber in self._subscribers:
             subscriber.queue.put_nowait(batches)
@@ -177,7 +177,7 @@ class StageAgent:
             app.consumer.sent(source, n_rows)
         if result.batches:
             assert self._link is not None
-            self._link.send(result.batches)
+            self._link.pass_on(result.batches)
 
 
 def attach_agents(app: App, built: BuiltPipeline) -> None:

@@ -15,19 +15,21 @@ __all__ = ["BatchMessage", "BatchStream", "RecordBatchSchema", "as_events", "bat
 
 
 class RecordBatchSchema(Schema):
-    """Marks a topic as read in batches: the event's value is a list of `RecordBatch` as it is."""
+    """Marks a topic as read in batches: the event's value is a `RecordBatch` as it is, or the list of a whole fetch."""
+
+    whole_fetches = False
 
     def compile(self, app: Any, **_: Any) -> Callable[..., Awaitable[Any]]:
         """Return the function that makes an event of a message."""
 
         async def decode(message: BatchMessage, *, propagate: bool = False) -> Any:
-            return Event(app, None, message.value, {}, message)
+            return Event(app, None, message.value if self.whole_fetches else message.value[0], {}, message)
 
         return decode
 
 
 def batch_topic(app: Any, name: str, *, whole_fetches: bool = False) -> Topic:
-    """Return a topic of the app whose agents get `RecordBatch` values; that of an `Event` is a list of them.
+    """Return a topic of the app whose events are `RecordBatch` values.
 
     Agents on it take stock messages' place: ``async for batch in stream`` yields a batch of one partition, opened in
     the ledger, and the agent says that it is finished with ``app.consumer.done(batch)``. Nothing is committed before.
@@ -43,9 +45,11 @@ def batch_topic(app: Any, name: str, *, whole_fetches: bool = False) -> Topic:
         a cost whatever it carries. Not for agents with tables: the current event is of the first batch's partition.
     """
     app.batch_topic_names.add(name)
+    schema = RecordBatchSchema()
     if whole_fetches:
+        schema.whole_fetches = True
         app.whole_fetch_topic_names.add(name)
-    return app.topic(name, schema=RecordBatchSchema())
+    return app.topic(name, schema=schema)
 
 
 class BatchMessage(ConsumerMessage):
@@ -84,11 +88,11 @@ class BatchStream(Stream):
         self._finalized = True
         started_here = await self.maybe_start()
         consumer, monitor = self.app.consumer, self.app.monitor
-        whole_fetches = self.channel.get_topic_name() in self.app.whole_fetch_topic_names
+        whole_fetches = self.channel.schema.whole_fetches
         try:
             while not self.should_stop:
                 event = await self.channel.__anext__()
-                batches = [batch for batch in event.value if consumer.take_up(batch)]
+                batches = [batch for batch in event.message.value if consumer.take_up(batch)]
                 if not batches:
                     continue
                 # Tables find the partition to write to in the current event.

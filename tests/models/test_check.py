@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 from support.onnx_factory import affine, build, column_sum, mlp, write_model
 
 from modelstream.models.check import check_model
@@ -117,6 +117,21 @@ def test_a_prediction_that_depends_on_the_size_of_some_batches_only_is_found(che
     assert problem.startswith("random row 0: value is 0.")
     assert problem.endswith(" in a batch of 16")
     assert report.row_difference is None
+
+
+def test_a_prediction_that_is_wider_in_some_batches_only_is_told(check):
+    nodes = [
+        node("Shape", ["x"], ["rows"], end=1),
+        node("Equal", ["rows", "sixteen"], ["is_sixteen"]),
+        node("Cast", ["is_sixteen"], ["more"], to=TensorProto.INT64),
+        node("Add", ["more", "two"], ["width"]),
+        node("Concat", ["rows", "width"], ["shape"], axis=0),
+        node("Expand", ["x", "shape"], ["value"]),
+    ]
+    constants = {"sixteen": np.array([16]), "two": np.array([2])}
+    onnx = build(nodes, {"x": ("float32", [None, 1])}, {"value": ("float32", [None, None])}, constants)
+    [problem] = check(onnx.SerializeToString(), '[outputs.value]\nkind = "vector"\n').problems
+    assert problem.endswith(" in a batch of 16")
 
 
 def test_a_negative_row_that_changes_others_is_refused_at_loading(models_dir, assert_told):

@@ -19,12 +19,14 @@ class HeldCalls:
         self.counters = SimpleNamespace(events=0, predictions=0, filtered=0, dead_letters=0)
         self.consumer = SimpleNamespace(note_call=lambda: None)
         self.is_draining = False
+        self.arrived: list[list[list[int]]] = []
         self.rows: list[int] = []
         self.crashed_by: list[BaseException] = []
         self._futures: list[asyncio.Future[StepResult]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def on_data_thread(self, step: Any, arrived: list[list[int]], *, drain: bool) -> asyncio.Future[StepResult]:
+        self.arrived.append(list(arrived))
         self.rows.append(sum(map(len, arrived)))
         self._futures.append(asyncio.get_running_loop().create_future())
         return self._futures[-1]
@@ -58,9 +60,9 @@ class Agent:
     def __init__(self) -> None:
         self.calls = HeldCalls()
         self._events: asyncio.Queue[list[range]] = asyncio.Queue()
-        agent = StageAgent(self.calls, "stage", None)  # type: ignore[arg-type]
-        agent.use(lambda *_: None)  # type: ignore[arg-type]
-        self._task = asyncio.create_task(agent(self._stream()))
+        self.agent = StageAgent(self.calls, "stage", None)  # type: ignore[arg-type]
+        self.agent.use(lambda *_: None)  # type: ignore[arg-type]
+        self._task = asyncio.create_task(self.agent(self._stream()))
 
     async def _stream(self) -> AsyncIterator[list[range]]:
         while True:
@@ -132,3 +134,44 @@ async def test_of_two_calls_that_fail_both_are_asked_for_their_error() -> None:
     await settle()
     assert told == []
     assert len(agent.calls.crashed_by) == 1
+
+
+async def test_what_came_goes_into_a_call_in_its_order() -> None:
+    agent = Agent()
+    for n_rows in ((1,), (2,), (3, 4), (5,)):
+        await agent.send(*n_rows)
+    await agent.calls.finish(0)
+    assert agent.calls.arrived[2] == [range(3), range(4), range(5)]
+    await agent.stop()
+
+
+async def test_a_wake_while_both_places_are_taken_is_one_call_once_a_place_is_free() -> None:
+    agent = Agent()
+    await agent.send(1)
+    await agent.send(2)
+    agent.agent.wake()
+    await settle()
+    assert agent.calls.rows == [1, 2]
+    await agent.calls.finish(0)
+    assert agent.calls.rows == [1, 2, 0]
+    await agent.calls.finish(1)
+    await agent.calls.finish(2)
+    assert agent.calls.rows == [1, 2, 0]
+    await agent.stop()
+
+
+async def test_the_step_is_called_when_it_is_due_as_the_last_call_said() -> None:
+    agent = Agent()
+    await agent.send(1)
+    await agent.calls.finish(0, due_in_s=0)
+    assert agent.calls.rows == [1, 0]
+    await agent.calls.finish(1, due_in_s=0.01)
+    assert agent.calls.rows == [1, 0]
+    await asyncio.sleep(0.05)
+    assert agent.calls.rows == [1, 0, 0]
+    await agent.send(1)
+    await agent.calls.finish(2, due_in_s=0.01)
+    await agent.calls.finish(3)
+    await asyncio.sleep(0.05)
+    assert agent.calls.rows == [1, 0, 0, 1]
+    await agent.stop()

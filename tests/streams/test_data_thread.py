@@ -129,3 +129,38 @@ async def test_a_loop_that_is_closed_does_not_end_it(thread: DataThread) -> None
     await asyncio.to_thread(other_loop)
     go.set()
     assert await asyncio.wait_for(thread.call(lambda: 1), DEADLINE_S) == 1
+
+
+async def test_a_result_that_can_wait_is_told_where_nothing_follows(thread: DataThread) -> None:
+    assert (await asyncio.wait_for(thread.call(SimpleNamespace, can_wait=True), DEADLINE_S)).can_wait
+
+
+async def test_a_result_that_can_wait_is_told_when_the_thread_ends(thread: DataThread) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work() -> SimpleNamespace:
+        begun.set()
+        go.wait(DEADLINE_S)
+        return SimpleNamespace(can_wait=True)
+
+    patient, behind = thread.call(work), thread.fetch(list)
+    await asyncio.to_thread(begun.wait, DEADLINE_S)
+    thread.stop()
+    go.set()
+    await asyncio.wait_for(patient, DEADLINE_S)
+    assert behind.cancelled()
+
+
+async def test_results_told_together_come_in_their_order(thread: DataThread) -> None:
+    go, said = threading.Event(), []
+
+    def work() -> SimpleNamespace:
+        go.wait(DEADLINE_S)
+        return SimpleNamespace(can_wait=True)
+
+    for name, call in (("call", thread.call(work)), ("fetch", thread.fetch(list))):
+        call.add_done_callback(lambda _, name=name: said.append(name))
+    go.set()
+    await asyncio.wait_for(call, DEADLINE_S)
+    await asyncio.sleep(0)
+    assert said == ["call", "fetch"]

@@ -347,3 +347,9 @@ def test_a_redriven_record_has_the_time_of_its_event_and_its_own_age(models: Pat
     assert events.event_times.astype(np.int64).tolist() == [6 if field else 5]
     assert events.record_times is not None
     assert events.record_times.tolist() == [7]
+
+
+def test_what_a_stage_or_a_timer_waits_for_is_told_at_once() -> None:
+    assert StepResult(n_predictions=1).can_wait
+    assert not StepResult(batches=[EventBatch.of_events([{}])]).can_wait
+    assert not StepResult(due_in_s=0.0).can_wait
