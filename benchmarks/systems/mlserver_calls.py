@@ -101,7 +101,8 @@ def _scoring(stub: GRPCInferenceServiceStub) -> Score:
 def main() -> None:
     job = Job.from_command_line()
     with _server(job) as stub:
-        loop.run(job, _scoring(stub))
+        score = _scoring(stub)
+        loop.run(job, lambda messages: score(loop.values_of(messages)))
 
 
 if __name__ == "__main__":
