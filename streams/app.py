@@ -211,8 +211,12 @@ class App(faust.App):
         return self._data_thread.call(function, *args, **kwargs)
 
     def fetch_on_data_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        """As `on_data_thread`; the result of the call before may be told together with that of this one."""
-        return self._data_thread.fetch(function, *args, **kwargs)
+        """As `on_data_thread`; the result of the call before may be told together with that of this one.
+
+        Not under exactly-once: it cost a seventh of the throughput there (measured).
+        """
+        call = self._data_thread.call if self._is_exactly_once else self._data_thread.fetch
+        return call(function, *args, **kwargs)
 
     async def confirm_outputs(self, finish: Callable[[Ticket, int], None]) -> None:
         """Book all rows whose outputs the broker has.
