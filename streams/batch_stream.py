@@ -17,13 +17,12 @@ __all__ = ["BatchMessage", "BatchStream", "RecordBatchSchema", "as_events", "bat
 class RecordBatchSchema(Schema):
     """Marks a topic as read in batches: the event's value is a `RecordBatch` as it is, or the list of a whole fetch."""
 
-    whole_fetches = False
-
     def compile(self, app: Any, **_: Any) -> Callable[..., Awaitable[Any]]:
         """Return the function that makes an event of a message."""
 
         async def decode(message: BatchMessage, *, propagate: bool = False) -> Any:
-            return Event(app, None, message.value if self.whole_fetches else message.value[0], {}, message)
+            is_whole = message.topic in app.whole_fetch_topic_names
+            return Event(app, None, message.value if is_whole else message.value[0], {}, message)
 
         return decode
 
@@ -45,11 +44,9 @@ def batch_topic(app: Any, name: str, *, whole_fetches: bool = False) -> Topic:
         a cost whatever it carries. Not for agents with tables: the current event is of the first batch's partition.
     """
     app.batch_topic_names.add(name)
-    schema = RecordBatchSchema()
     if whole_fetches:
-        schema.whole_fetches = True
         app.whole_fetch_topic_names.add(name)
-    return app.topic(name, schema=schema)
+    return app.topic(name, schema=RecordBatchSchema())
 
 
 class BatchMessage(ConsumerMessage):
@@ -88,7 +85,7 @@ class BatchStream(Stream):
         self._finalized = True
         started_here = await self.maybe_start()
         consumer, monitor = self.app.consumer, self.app.monitor
-        whole_fetches = self.channel.schema.whole_fetches
+        whole_fetches = self.channel.get_topic_name() in self.app.whole_fetch_topic_names
         try:
             while not self.should_stop:
                 event = await self.channel.__anext__()

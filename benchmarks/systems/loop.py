@@ -9,15 +9,13 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
 from benchmarks.systems.scoring import open_score
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-__all__ = ["MessageScore", "run", "values_of"]
-
-#: The outputs of records, in their order.
-MessageScore = Callable[[Sequence[Message]], Sequence[bytes | str]]
+__all__ = ["run"]
 
 #: Most records per model call.
 BATCH = 1024
@@ -69,12 +67,15 @@ def _commit(consumer: Consumer, producer: Producer, topic: str, positions: dict[
         consumer.commit(offsets=offsets, asynchronous=False)
 
 
-def values_of(messages: Sequence[Message]) -> list[bytes]:
+def _values_of(messages: Sequence[Message]) -> list[bytes]:
     """Return what records hold."""
     return [message.value() for message in messages]
 
 
-def _work(job: Job, score: MessageScore, consumer: Consumer, producer: Producer, running: Callable[[], bool]) -> None:
+def _work(
+    job: Job, outputs_of: Callable[[list[Message]], Sequence[bytes | str]], consumer: Consumer, producer: Producer,
+    running: Callable[[], bool],
+) -> None:  # fmt: skip
     positions: dict[int, int] = {}
     due = time.monotonic() + COMMIT_INTERVAL_S
     while running():
@@ -85,7 +86,7 @@ def _work(job: Job, score: MessageScore, consumer: Consumer, producer: Producer,
             for message in messages:
                 if message.error() is not None:
                     raise KafkaException(message.error())
-            for output in score(messages):
+            for output in outputs_of(messages):
                 producer.produce(job.output_topic, output)
             producer.poll(0)
             for message in messages:
@@ -96,8 +97,20 @@ def _work(job: Job, score: MessageScore, consumer: Consumer, producer: Producer,
     _commit(consumer, producer, job.input_topic, positions)
 
 
-def run(job: Job, score: MessageScore) -> None:
-    """Score what comes until SIGTERM."""
+def run(
+    job: Job, score: Callable[[Any], Sequence[bytes | str]], take: Callable[[list[Message]], Any] = _values_of
+) -> None:
+    """Score what comes until SIGTERM.
+
+    Parameters
+    ----------
+    job : Job
+        Where from, and where to.
+    score : callable
+        Returns the outputs of what was taken of records, in their order.
+    take : callable
+        Returns what is taken of records: what they hold, by default.
+    """
     stopping = False
 
     def stop(*_: object) -> None:
@@ -106,14 +119,13 @@ def run(job: Job, score: MessageScore) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     consumer, producer = _open_consumer(job), _open_producer(job)
-    _work(job, score, consumer, producer, lambda: not stopping)
+    _work(job, lambda messages: score(take(messages)), consumer, producer, lambda: not stopping)
     consumer.close()
 
 
 def main() -> None:
     job = Job.from_command_line()
-    score = open_score(job)
-    run(job, lambda messages: score(values_of(messages)))
+    run(job, open_score(job))
 
 
 if __name__ == "__main__":

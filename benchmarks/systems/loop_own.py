@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from benchmarks.systems.common import Job, open_session
-from benchmarks.systems.loop import run, values_of
+from benchmarks.systems.loop import run
 from benchmarks.systems.scoring import outputs_of
 from numpy.typing import NDArray
 
@@ -33,7 +33,7 @@ def open_own_model(job: Job) -> Callable[[Sequence[bytes]], tuple[list[str], NDA
 def main() -> None:
     job = Job.from_command_line()
     score = open_own_model(job)
-    run(job, lambda messages: outputs_of(*score(values_of(messages))))
+    run(job, lambda records: outputs_of(*score(records)))
 
 
 if __name__ == "__main__":

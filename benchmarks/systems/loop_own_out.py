@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from benchmarks.systems.common import Job
-from benchmarks.systems.loop import run, values_of
+from benchmarks.systems.loop import run
 from benchmarks.systems.loop_own import open_own_model
 from confluent_kafka import Message
 
@@ -22,7 +22,7 @@ def main() -> None:
     score, encoder = open_own_model(job), PredictionEncoder(f"{job.group} score model@1")
 
     def outputs(messages: Sequence[Message]) -> list[str]:
-        ids, values = score(values_of(messages))
+        ids, values = score([message.value() for message in messages])
         times_ms = np.array([message.timestamp()[1] for message in messages], np.int64)
         batch = EventBatch(
             keys=[message.key() for message in messages],
@@ -34,7 +34,7 @@ def main() -> None:
         batch.outputs["model"] = ModelOutput("1", {"value": values[:, 0] if values.shape[1] == 1 else values})
         return encoder.encode(batch)
 
-    run(job, outputs)
+    run(job, outputs, take=list)
 
 
 if __name__ == "__main__":

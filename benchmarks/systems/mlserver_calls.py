@@ -101,8 +101,7 @@ def _scoring(stub: GRPCInferenceServiceStub) -> Score:
 def main() -> None:
     job = Job.from_command_line()
     with _server(job) as stub:
-        score = _scoring(stub)
-        loop.run(job, lambda messages: score(loop.values_of(messages)))
+        loop.run(job, _scoring(stub))
 
 
 if __name__ == "__main__":

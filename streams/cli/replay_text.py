@@ -133,7 +133,7 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         yield f"{result.peak_rss_mb:,.0f}", f"MB of memory at the most, of {workers}"
     if result.machine_busy is not None:
         cpus = f"the {result.environment.cpus} processors" if result.environment.cpus > 1 else "the processor"
-        yield f"{min(result.machine_busy, 1.0):.0%}", f"of {cpus} here in use, by these and whatever else ran"
+        yield f"{result.machine_busy:.0%}", f"of {cpus} here in use, by these and whatever else ran"
     if result.latency_clock != "virtual":
         late = f"{_ms(result.p99_send_delay_ms)} / {_ms(result.max_send_delay_ms)}"
         yield late, "ms that the generator was behind, p99 / max"

@@ -79,7 +79,7 @@ def _warnings(result: ReplayResult) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "The machine was full",
-            f"{min(busy, 1.0):.0%} of its processors were in use, by workers, generator, consumer and all else there. "
+            f"{busy:.0%} of its processors were in use, by workers, generator, consumer and all else there. "
             "Latencies tell of that; a lower pace, or a broker elsewhere, tells of the pipeline.",
         )
     if (backlog := _backlog(result)) is not None:

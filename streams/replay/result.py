@@ -268,7 +268,9 @@ class ReplayResult(_Value):
         """The share of the machine's processors that was in use, by all that ran there; None where nobody looked."""
         if self.machine_cpu_us_per_event is None or not self.seconds:
             return None
-        return self.machine_cpu_us_per_event * self.events / 1e6 / (self.seconds * self.environment.cpus)
+        share = self.machine_cpu_us_per_event * self.events / 1e6 / (self.seconds * self.environment.cpus)
+        # The looks at the processes do not end with the last answer.
+        return min(share, 1.0)
 
     @property
     def complete(self) -> bool:

@@ -21,7 +21,7 @@ from modelstream.streams.spec import Threads, validated
 from modelstream.streams.spec_types import Spec
 from modelstream.streams.worker_limits import limits_of
 
-__all__ = ["SETTINGS", "AtPace", "WhatIf", "at_full_speed", "at_pace", "grid", "predict", "with_setting"]
+__all__ = ["SETTINGS", "AtPace", "WhatIf", "at_full_speed", "at_pace", "grid", "with_setting"]
 
 #: What can be asked about: keys of ``infer.batch``, and the pipeline's ``threads``.
 SETTINGS = ("max_size", "max_wait_ms", "target_p99_ms", "in_flight", "threads")
@@ -97,14 +97,14 @@ class AtPace(NamedTuple):
     mean_batch: float
 
 
-def predict(
+def at_pace(
     built: BuiltPipeline,
     values: Sequence[bytes | None],
     due_us: NDArray[np.int64] | None,
-    costs: Costs,
     setting: Setting,
-) -> WhatIf:
-    """Return what a setting would give with one worker, where work costs as much at full speed as at the pace.
+    costs: Costs,
+) -> AtPace:
+    """Return what a setting would give with one worker at the arrivals.
 
     Nothing is decoded or computed: time goes by as the costs say, and batches are closed by the worker's batcher. So
     every event is taken to be predicted.
@@ -117,23 +117,11 @@ def predict(
         Its records.
     due_us : ndarray of int64, shape (n_events,), or None
         When each comes; None where all are there at once.
-    costs : Costs
-        What the work takes.
     setting : mapping of str to float or None
         What is set otherwise; None takes a key away.
+    costs : Costs
+        What the work takes.
     """
-    found = at_pace(built, values, due_us, setting, costs)
-    return WhatIf(setting, found.p50_ms, found.p99_ms, at_full_speed(built, values, setting, costs), found.mean_batch)
-
-
-def at_pace(
-    built: BuiltPipeline,
-    values: Sequence[bytes | None],
-    due_us: NDArray[np.int64] | None,
-    setting: Setting,
-    costs: Costs,
-) -> AtPace:
-    """Return the part of `predict` that depends on when events come; parameters as there."""
     other = with_setting(built, setting)
     linger_ms = limits_of(other.spec).linger_ms
     if linger_ms != limits_of(built.spec).linger_ms:
@@ -147,7 +135,7 @@ def at_pace(
 
 
 def at_full_speed(built: BuiltPipeline, values: Sequence[bytes | None], setting: Setting, costs: Costs) -> float:
-    """Return the events a second that a setting would give where all are there at once; parameters as for `predict`."""
+    """Return the events a second that a setting would give where all are there at once; parameters as of `at_pace`."""
     many = [values[i % len(values)] for i in range(_FULL_SPEED_ROWS)] if len(values) else []
     run = run_offline(_hollow(with_setting(built, setting)), many, [None] * len(many), None, costs)
     return answers_per_s(np.round(run.answered_s * 1e6).astype(np.int64), _WARM_UP) or float("inf")

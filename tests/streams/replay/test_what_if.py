@@ -10,15 +10,17 @@ import numpy as np
 import orjson
 import pytest
 from click.testing import CliRunner
+from numpy.typing import NDArray
 from support.onnx_factory import affine, write_model
 from support.replay_results import make_result
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.cli.what_if import command
-from modelstream.streams.pipeline import Pipeline, infer, load_pipeline
+from modelstream.streams.pipeline import BuiltPipeline, Pipeline, infer, load_pipeline
+from modelstream.streams.replay.calibration import Calibration
 from modelstream.streams.replay.costs import Costs, Line
 from modelstream.streams.replay.offline import run_offline
-from modelstream.streams.replay.what_if import grid, predict
+from modelstream.streams.replay.what_if import Setting, WhatIf, at_full_speed, at_pace, grid
 from modelstream.streams.worker_limits import limits_of
 
 MS = 1e-3
@@ -29,6 +31,14 @@ COSTS = Costs(
 )  # fmt: skip
 DUE_US = np.sort(np.random.default_rng(3).uniform(0, 300_000, N).astype(np.int64))
 VALUES: list[bytes | None] = [orjson.dumps({"x": [i, 1]}) for i in range(N)]
+
+
+def predict(
+    built: BuiltPipeline, values: list[bytes | None], due_us: NDArray[np.int64], costs: Costs, setting: Setting
+) -> WhatIf:
+    """Predict where nothing was measured."""
+    found = at_pace(built, values, due_us, setting, costs)
+    return Calibration(costs, costs).what_if(setting, found, at_full_speed(built, values, setting, costs))
 
 
 @pytest.fixture
