@@ -16,21 +16,24 @@ __all__ = ["ROUND_TRIP_S", "downstream_s", "limits_of", "pool_threads"]
 #: What a broker and a consumer add to the producer's linger before a prediction is seen: Kafka's own round trip.
 ROUND_TRIP_S = 0.002
 
-# How long events are gathered before the fetch, and predictions in the producer, where a stage has a target for its
-# latency: as short as pays.
-_TARGET_GATHER_MS = 2.0
-_TARGET_LINGER_MS = 0.5
+# With a target for the latency: the share of it for which events are gathered before a fetch, and predictions again in
+# the producer; below the shortest, nothing is answered sooner.
+_TARGET_SHARE = 0.05
+_SHORTEST_MS = 0.5
 
 
 def limits_of(spec: PipelineSpec, limits: EngineLimits | None = None) -> EngineLimits:
-    """Return the limits of a worker of a pipeline, made of the default ones or of others."""
+    """Return the limits of a worker of a pipeline, made of the default ones or of others.
+
+    A target for the latency says what a quick answer is worth: the tighter it is, the more CPU goes into smaller
+    batches. The tightest of all stages counts.
+    """
     limits = limits or EngineLimits()
-    if any(stage.infer and stage.infer.batch.target_p99_ms is not None for stage in spec.stages):
-        limits = replace(
-            limits,
-            gather_ms=min(limits.gather_ms, _TARGET_GATHER_MS),
-            linger_ms=min(limits.linger_ms, _TARGET_LINGER_MS),
-        )
+    batches = [stage.infer.batch for stage in spec.stages if stage.infer]
+    targets_ms = [batch.target_p99_ms for batch in batches if batch.target_p99_ms is not None]
+    if targets_ms:
+        short_ms = max(_TARGET_SHARE * min(targets_ms), _SHORTEST_MS)
+        limits = replace(limits, gather_ms=min(limits.gather_ms, short_ms), linger_ms=min(limits.linger_ms, short_ms))
     if spec.transaction_interval_ms is not None:
         limits = replace(limits, transaction_interval_ms=spec.transaction_interval_ms)
     return limits

@@ -21,13 +21,22 @@ def pipeline(*batches: dict[str, Any], **options: Any) -> Pipeline:
 
 
 def test_a_target_of_any_stage_shortens_how_long_is_gathered() -> None:
-    with_target = pipeline({}, {"target_p99_ms": 20}).spec
+    with_target = pipeline({}, {"target_p99_ms": 20}, {"target_p99_ms": 60}).spec
     found = [limits_of(spec) for spec in (pipeline({}).spec, with_target)]
-    assert [(limits.gather_ms, limits.linger_ms) for limits in found] == [(4, 5), (2, 0.5)]
+    assert [(limits.gather_ms, limits.linger_ms) for limits in found] == [(4, 5), (1, 1)]
     shorter = limits_of(with_target, EngineLimits(gather_ms=0.3, linger_ms=0.2))
     assert (shorter.gather_ms, shorter.linger_ms) == (0.3, 0.2)
-    assert downstream_s(limits_of(with_target)) == pytest.approx(0.0025)
-    assert outside_costs(with_target)["linger_s"] == 0.0005
+    assert downstream_s(limits_of(with_target)) == pytest.approx(0.003)
+    assert outside_costs(with_target)["linger_s"] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("target_ms", "gather_ms", "linger_ms"),
+    [(1, 0.5, 0.5), (10, 0.5, 0.5), (50, 2.5, 2.5), (90, 4, 4.5), (60_000, 4, 5)],
+)
+def test_what_is_gathered_is_a_share_of_the_target(target_ms: float, gather_ms: float, linger_ms: float) -> None:
+    limits = limits_of(pipeline({"target_p99_ms": target_ms}).spec)
+    assert (limits.gather_ms, limits.linger_ms) == pytest.approx((gather_ms, linger_ms))
 
 
 @pytest.mark.parametrize(("in_flight", "n"), [([1], 0), ([1, 2], 2), ([2, 3], 5), ([8, 8], 6)])

@@ -104,8 +104,8 @@ def test_the_way_through_kafka_takes_no_throughput(make_pipeline: Callable[..., 
 def test_a_target_brings_the_workers_shorter_linger(make_pipeline: Callable[..., Pipeline]) -> None:
     slow = COSTS.model_copy(update={"linger_s": 5 * MS})
     few_us = np.arange(N) * 20_000  # one at a time: each prediction waits for the whole linger
-    free, aimed = make_pipeline().build(), make_pipeline(target_p99_ms=50).build()
-    with_target = predict(free, VALUES, few_us, slow, {"target_p99_ms": 50})
+    free, aimed = make_pipeline().build(), make_pipeline(target_p99_ms=10).build()
+    with_target = predict(free, VALUES, few_us, slow, {"target_p99_ms": 10})
     assert predict(free, VALUES, few_us, slow, {}).p50_ms - with_target.p50_ms == pytest.approx(4.5)
     quick = COSTS.model_copy(update={"linger_s": 0.5 * MS})
     without = predict(aimed, VALUES, few_us, quick, {"target_p99_ms": None})
