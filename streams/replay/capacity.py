@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from modelstream.streams.replay.result import Environment, ReplayResult, Sample
 
-__all__ = ["Capacity", "Probe", "find_highest", "judge", "lag_growth", "most_probes"]
+__all__ = ["Capacity", "Probe", "find_highest", "judge", "lag_growth", "most_rates", "settle"]
 
 #: How much of the events may be left behind, by the pipeline or by the generator: less is what the last batches under
 #: way are, or noise.
@@ -32,7 +32,7 @@ class Probe(BaseModel):
     rate_per_s : float
         What was offered.
     problems : tuple of str
-        Why the rate is not sustained; empty where it is.
+        What speaks against the rate; empty where nothing does.
     events : int
         Events sent.
     p50_ms, p99_ms : float or None
@@ -43,6 +43,8 @@ class Probe(BaseModel):
         As in `ReplayResult`.
     generator_late : bool
         Whether the generator itself did not keep pace.
+    may_be_chance : bool
+        Whether only latencies speak against the rate: a stall of a shared machine, or of the broker, does that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,10 +59,11 @@ class Probe(BaseModel):
     cpu_us_per_event: float | None
     peak_rss_mb: float | None
     generator_late: bool = False
+    may_be_chance: bool = False
 
     @property
     def is_sustained(self) -> bool:
-        """Whether the pipeline kept up."""
+        """Whether the pipeline kept up, this time."""
         return not self.problems
 
 
@@ -122,7 +125,7 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
     bound_p99_ms : float
         The latency allowed.
     """
-    problems = []
+    problems, latencies = [], []
     if result.missing:
         problems.append(f"{result.missing:,} events are missing")
     growth_per_s = lag_growth(result.series, result.warm_up)
@@ -133,14 +136,14 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
     elif result.p99_ms is None:
         problems.append("no predictions to measure")
     elif result.p99_ms > bound_p99_ms:
-        problems.append(f"p99 is {result.p99_ms:,.0f} ms")
+        latencies.append(f"p99 is {result.p99_ms:,.0f} ms")
     # Behind its schedule by a share of the time that it had, the generator sent at a rate lower by about that share.
     is_late = result.p99_send_delay_ms > min(bound_p99_ms / 2, 1000 * _LEFT_BEHIND * result.events / rate_per_s)
     if is_late:
-        problems.append(f"the generator was {result.p99_send_delay_ms:,.0f} ms late itself")
+        latencies.append(f"the generator was {result.p99_send_delay_ms:,.0f} ms late itself")
     return Probe(
         rate_per_s=rate_per_s,
-        problems=tuple(problems),
+        problems=(*problems, *latencies),
         events=result.events,
         p50_ms=result.p50_ms,
         p99_ms=result.p99_ms,
@@ -149,7 +152,33 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
         cpu_us_per_event=result.cpu_us_per_event,
         peak_rss_mb=result.peak_rss_mb,
         generator_late=is_late,
+        may_be_chance=bool(latencies) and not problems,
     )
+
+
+def settle(try_once: Callable[[], Probe]) -> Probe | None:
+    """Return a replay that says that a rate is sustained; None where it is not.
+
+    Where only latencies speak against the rate it is tried again, until two replays say the same.
+
+    Parameters
+    ----------
+    try_once : callable
+        Replays at the rate.
+    """
+    n_against = 0
+    good: Probe | None = None
+    while n_against < 2:
+        probe = try_once()
+        if probe.is_sustained:
+            if good or not n_against:
+                return probe
+            good = probe
+        elif not probe.may_be_chance:
+            return None
+        else:
+            n_against += 1
+    return None
 
 
 def lag_growth(series: Sequence[Sample], warm_up: float = 0.0) -> float:
@@ -177,12 +206,12 @@ def lag_growth(series: Sequence[Sample], warm_up: float = 0.0) -> float:
     return float(slope)
 
 
-def most_probes(precision: float) -> int:
+def most_rates(precision: float) -> int:
     """Return how many rates `find_highest` tries at the most.
 
     Examples
     --------
-    >>> most_probes(0.05), most_probes(0.5)
+    >>> most_rates(0.05), most_rates(0.5)
     (13, 9)
     """
     up = 1 + _MOST_STEPS + _halvings(_STEP, precision)

@@ -49,11 +49,22 @@ def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 def test_a_generator_that_is_late_each_time_ends_the_search_soon_with_advice(search: Any, tmp_path: Path) -> None:
     late = make_result(p99_ms=300.0, p99_send_delay_ms=290.0)
-    done = search(*[late] * 5)
+    done = search(*[late] * 8)
     assert done.exit_code == 1, done.output
-    assert done.output.startswith("p99 within 100 ms, --p99-ms to change; probes of 10 s, at most 13\n")
+    assert done.output.startswith("p99 within 100 ms, --p99-ms to change; 10 s a probe, at most 13 rates\n")
     assert "the machine is too busy, or raise --p99-ms" in done.output
-    assert len(orjson.loads((tmp_path / "out.json").read_bytes())["probes"]) == 3
+    assert len(orjson.loads((tmp_path / "out.json").read_bytes())["probes"]) == 6
+
+
+def test_a_rate_that_kept_up_once_of_three_times_is_not_the_result(search: Any, tmp_path: Path) -> None:
+    good = make_result(p99_ms=20.0, p99_send_delay_ms=1.0, series=())
+    slow = good.model_copy(update={"p99_ms": 300.0})
+    done = search(good, good, good, slow, good, slow, *[good] * 99)
+    assert done.exit_code == 0, done.output
+    found = orjson.loads((tmp_path / "out.json").read_bytes())
+    first, *again = [probe["rate_per_s"] for probe in found["probes"]]
+    assert again[0] == again[1] == again[2] > first
+    assert first < found["rate_per_s"] < again[0]
 
 
 def test_ctrl_c_keeps_what_was_found(search: Any, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.replay_results import make_result
 
-from modelstream.streams.replay.capacity import find_highest, judge, lag_growth, most_probes
+from modelstream.streams.replay.capacity import find_highest, judge, lag_growth, most_rates, settle
 from modelstream.streams.replay.result import Sample
 
 
@@ -21,7 +21,7 @@ def test_the_search_ends_as_close_to_the_limit_as_it_should(limit: float, guess:
     found = find_highest(is_sustained, guess * limit, precision=precision)
     assert found is not None
     assert found <= limit <= found * (1 + precision)
-    assert len(tried) <= most_probes(precision)
+    assert len(tried) <= most_rates(precision)
     assert len(set(tried)) == len(tried)
 
 
@@ -114,3 +114,27 @@ def test_what_was_not_offered_was_not_sustained(bound_ms: float, delay_ms: float
     result = make_result(series=course(1000, 1.0), p99_ms=bound_ms * 0.9, p99_send_delay_ms=delay_ms)
     probe = judge(result, 1000, bound_ms)
     assert probe.problems == (() if is_sustained else (f"the generator was {delay_ms:,.0f} ms late itself",))
+
+
+FAILED_BY_LATENCY, FAILED, KEPT_UP = {"p99_ms": 150.0}, {"missing": 3, "p99_ms": 150.0}, {"p99_ms": 50.0}
+
+
+@pytest.mark.parametrize(
+    ("replays", "is_sustained"),
+    [
+        ([KEPT_UP], True),
+        ([FAILED], False),
+        ([FAILED_BY_LATENCY, FAILED_BY_LATENCY], False),
+        ([FAILED_BY_LATENCY, FAILED], False),
+        ([FAILED_BY_LATENCY, KEPT_UP, KEPT_UP], True),
+        ([FAILED_BY_LATENCY, KEPT_UP, FAILED_BY_LATENCY], False),
+        ([FAILED_BY_LATENCY, KEPT_UP, FAILED], False),
+    ],
+)
+def test_what_latency_alone_speaks_against_is_tried_again(replays: list[dict[str, object]], is_sustained: bool) -> None:
+    left = [judge(make_result(**{"series": course(1000, 1.0), **changes}), 1000, 100) for changes in replays]
+    tries = iter(left)
+    found = settle(lambda: next(tries))
+    assert list(tries) == []
+    assert (found is not None) == is_sustained
+    assert found is None or found is left[-1]
