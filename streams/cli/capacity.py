@@ -216,6 +216,8 @@ class _Prober:
         events = self._events.cycled(n_events)
         schedule = pace.schedule(n_events)
         observation = observe(self._target, events, schedule, drain_s=_DRAIN_S)
+        if observation.failure is not None:
+            raise observation.failure
         if observation.interrupted:
             raise KeyboardInterrupt
         return sum_up(observation, self._target, self._labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import get_args
 
 import click
 
@@ -130,7 +130,8 @@ def command(
     latencies count from then. docs/replay.md says what each figure means.
 
     Exit code 0 if every event was answered once, filtered, or became a dead letter; 1 if some are missing or came
-    twice, or a process failed; 130 after Ctrl-C, with what there was until then.
+    twice, if there are dead letters alone, or a process or the broker failed; 130 after Ctrl-C. What was ended so has a
+    result of what there was until then.
     """
     more.check(file)
     if more.capture is not None:
@@ -151,7 +152,9 @@ def command(
     if more.offline:
         if live or workers != 1 or partitions not in (None, 1):
             raise click.UsageError("--offline is one worker and one partition; leave the options of others out")
-        _finish(replay_offline(setting, more, pace, warm_up), setting, more, json_file)
+        result = replay_offline(setting, more, pace, warm_up)
+        _show(result, setting, more, json_file)
+        sys.exit(_exit_code(result))
     with setting.open() as (target, events):
         schedule = pace.schedule(len(events), events.times_ms)
         if not no_progress:
@@ -161,7 +164,11 @@ def command(
             observation = observe(target, events, schedule, drain_s=drain_s, on_progress=show)
         labels = Labels(str(pipeline), setting.name, pace, warm_up, schedule.n_clamped)
         result = sum_up(observation, target, labels)
-    _finish(result, setting, more, json_file)
+        # Before the workers are stopped and the topics deleted, which may fail.
+        _show(result, setting, more, json_file)
+        if observation.failure is not None:
+            raise observation.failure
+    sys.exit(_exit_code(result))
 
 
 def _check(pace: Pace, source: SourceSpec, has_times: bool, live: bool, workers: int, partitions: int | None) -> None:
@@ -172,13 +179,12 @@ def _check(pace: Pace, source: SourceSpec, has_times: bool, live: bool, workers:
         raise click.UsageError("--live uses topics and workers that are there; leave --workers and --partitions out")
 
 
-def _finish(result: ReplayResult, setting: ReplaySetting, more: ReplayOptions, json_file: Path | None) -> NoReturn:
+def _show(result: ReplayResult, setting: ReplaySetting, more: ReplayOptions, json_file: Path | None) -> None:
     print_result(result)
     if json_file is not None:
         json_file.write_bytes(result.to_json())
     if more.report is not None:
         report_replay(more.report, result, setting.pipeline, setting.overrides)
-    sys.exit(_exit_code(result))
 
 
 def _exit_code(result: ReplayResult) -> int:
@@ -188,6 +194,7 @@ def _exit_code(result: ReplayResult) -> int:
     problems = {
         "events have no prediction and no dead letter": result.missing,
         "predictions came twice": result.duplicates,
+        "events became dead letters, and none has a prediction": result.nothing_predicted and result.dead_letters,
     }
     for what, count in problems.items():
         if count:

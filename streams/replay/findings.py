@@ -52,6 +52,18 @@ def findings(result: ReplayResult) -> list[Finding]:
 
 
 def _errors(result: ReplayResult) -> Iterator[Finding]:
+    if result.interrupted:
+        yield Finding(
+            "error",
+            "Ended early",
+            result.failure or "Ctrl-C ended it; what was still to come is in none of the figures.",
+        )
+    if result.nothing_predicted:
+        yield Finding(
+            "error",
+            "No predictions",
+            f"There are dead letters alone, so the pipeline does not fit the events: {result.first_dead_letter}",
+        )
     if result.missing:
         yield Finding(
             "error",
@@ -116,7 +128,7 @@ def _notes(result: ReplayResult) -> Iterator[Finding]:
             f"p99.9 of {counted(latency.n, 'prediction')}",
             f"Fewer than {_BEYOND} lie beyond it; it says little more than the maximum. A longer replay tells more.",
         )
-    if result.missing is None:
+    if result.missing is None and not result.interrupted:
         yield Finding(
             "note",
             "Nobody could say how many events were filtered",

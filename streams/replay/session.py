@@ -13,6 +13,7 @@ import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
+from modelstream.models.errors import ModelStreamError
 from modelstream.streams.consuming import read_topic
 from modelstream.streams.replay.arrivals import Schedule
 from modelstream.streams.replay.collecting import Answers, LetterReader, Letters
@@ -70,7 +71,9 @@ class Observation:
     stats_before, stats_after : list of dict
         What each worker said of itself before the first event and after the last answer; empty where they are not ours.
     interrupted : bool
-        Whether Ctrl-C has ended it.
+        Whether it was ended before its end: by Ctrl-C, or by `failure`.
+    failure : ModelStreamError or None
+        The process or the broker that failed; None where none did.
     """
 
     start_us: int
@@ -83,6 +86,7 @@ class Observation:
     stats_before: list[dict[str, Any]]
     stats_after: list[dict[str, Any]]
     interrupted: bool
+    failure: ModelStreamError | None
 
 
 def observe(
@@ -95,7 +99,7 @@ def observe(
 ) -> Observation:
     """Replay events through a target, and note what comes.
 
-    Ctrl-C ends it early; what came until then is returned.
+    Ctrl-C ends it early, and so does what fails while events are sent; what came until then is returned.
 
     Parameters
     ----------
@@ -112,10 +116,8 @@ def observe(
 
     Raises
     ------
-    WorkerFailed, GeneratorFailed
-        A process has ended by itself.
-    BrokerUnavailable
-        The broker does not answer.
+    ModelStreamError
+        Something has failed before the first event.
     """
     hashes = events.hashes_at(target.spec.source.topic, target.next_offsets)
     with Sending(target, events, schedule) as sending:
@@ -136,6 +138,7 @@ def observe(
             stats_before=run.stats_before,
             stats_after=run.stats_after,
             interrupted=interrupted,
+            failure=run.failure,
         )
 
 
@@ -174,9 +177,11 @@ class _Run:
         self._looked_at = self._reported_at = self._moved_at = self._started_at = 0.0
         self._seen: tuple[int, ...] = ()
         self._over = False
+        #: What has ended it.
+        self.failure: ModelStreamError | None = None
 
     def go(self) -> bool:
-        """Run, and return whether Ctrl-C has ended it."""
+        """Run, and return whether that was ended before its end."""
         self._sending.wait_until_ready()
         self._reader.start()
         try:
@@ -189,6 +194,11 @@ class _Run:
                 raise
             self._sending.stop()
             self._look_at_workers()
+            return True
+        except ModelStreamError as error:
+            if not self._sending.shared.start_us:
+                raise
+            self.failure = error
             return True
         finally:
             self._reader.end()

@@ -71,6 +71,7 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
         duplicates=answered.n_duplicates,
         answers_per_s=answers_per_s(course.predicted_us, labels.warm_up),
         interrupted=seen.interrupted,
+        failure=str(seen.failure or ""),
         started_at=datetime.fromtimestamp(seen.start_us / 1e6, UTC),
         series=samples(course, seen.usage),
         stages=stages,

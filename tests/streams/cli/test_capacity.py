@@ -39,7 +39,7 @@ def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         monkeypatch.setattr(
             capacity,
             "observe",
-            lambda *args, **options: SimpleNamespace(interrupted=(one := next(left)) is None, of=one),
+            lambda *args, **options: SimpleNamespace(interrupted=(one := next(left)) is None, failure=None, of=one),
         )
         monkeypatch.setattr(capacity, "sum_up", lambda observation, target, labels: observation.of)
         return CliRunner().invoke(capacity.command, ["p.yaml", "e.ndjson", "--json", str(tmp_path / "out.json")])

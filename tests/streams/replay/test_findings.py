@@ -21,6 +21,7 @@ def test_nothing_is_said_where_nothing_is_wrong():
     [
         ({"missing": 1}, ("error", "1 event missing")),
         ({"duplicates": 12_000}, ("error", "12,000 duplicates")),
+        ({"interrupted": True, "missing": None}, ("error", "Ended early")),
         ({"p99_send_delay_ms": 1.5}, ("warning", "The generator fell behind")),
         # 2 processors for 10.05 s, and 20,000 events
         ({"machine_cpu_us_per_event": 950.0}, ("warning", "The machine was full")),
@@ -52,3 +53,14 @@ def test_a_backlog_of_more_than_a_second_when_the_last_event_is_sent_is_one():
 def test_the_worst_comes_first():
     levels = [level for level, _ in titles(missing=1, p99_send_delay_ms=9.0, dead_letters=1)]
     assert levels == ["error", "warning", "note"]
+
+
+def test_what_ended_a_replay_is_told():
+    (found,) = findings(make_result(interrupted=True, failure="the worker ended with code 1", missing=None))
+    assert found.text == "the worker ended with code 1"
+
+
+def test_dead_letters_alone_are_an_error():
+    found = findings(make_result(predictions=0, dead_letters=9, first_dead_letter="no_event_time at source: 'at'"))
+    assert [one.level for one in found] == ["error", "note"]
+    assert "no_event_time at source: 'at'" in found[0].text

@@ -68,7 +68,7 @@ def summed_up(
     values: dict[str, Any] = {
         "start_us": START_US, "intended_us": due_us, "sent_us": due_us + 100, "answers": answers,
         "id_hashes": hash_ids(f"e{i}" for i in range(len(due_ms))), "letters": put_aside, "usage": None,
-        "stats_before": [], "stats_after": [], "interrupted": False,
+        "stats_before": [], "stats_after": [], "interrupted": False, "failure": None,
     }  # fmt: skip
     labels = Labels("p.yaml", "f.ndjson", Pace(rate_per_s=100), warm_up=0.0)
     return sum_up(Observation(**(values | changes)), target, labels)
@@ -135,6 +135,7 @@ def sum_up_with(labels: Labels, found: Sequence[Message]) -> ReplayResult:
     observation = Observation(
         start_us=START_US, intended_us=due_us, sent_us=due_us, id_hashes=hash_ids(f"e{i}" for i in range(4)),
         answers=answers, letters=Letters(), usage=None, stats_before=[], stats_after=[], interrupted=False,
+        failure=None,
     )  # fmt: skip
     return sum_up(observation, live_target(BrokerSettings("localhost:1"), spec, 1), labels)
 
