@@ -62,7 +62,7 @@ def write_pipeline(job: Job) -> list[str]:
 def main(*more: str) -> None:
     job = Job.from_command_line()
     if LINGER_MS <= 1:
-        # With a target for its latency the engine lingers for 1 ms.
+        # With a target for its latency the engine gathers and lingers for a twentieth of it.
         more = (*more, f"--set=stages[{2 if job.workload == 'flights' else 0}].infer.batch.target_p99_ms=10")
     command = ["modelstream", "run", *write_pipeline(job), *more, "--broker", job.broker, "--without-web"]
     # This process becomes the worker: who measures it measures the command, and nothing of this file.
