@@ -41,6 +41,7 @@ class EngineLimits:
     fetch_wait_max_ms: int = 100
     #: Milliseconds from a fetch that took all there was to the next: what comes meanwhile becomes one batch. A batch
     #: costs as much as some 100 events, so at a low rate this is what the CPU depends on. An event alone is not kept.
+    #: A stage's target for the latency shortens this, and `linger_ms`.
     gather_ms: float = 4
     #: Events between the fetch and the producer, over all partitions: two of the largest fetches, so that the data
     #: thread never idles.

@@ -16,10 +16,11 @@ __all__ = ["ROUND_TRIP_S", "downstream_s", "limits_of", "pool_threads"]
 #: What a broker and a consumer add to the producer's linger before a prediction is seen: Kafka's own round trip.
 ROUND_TRIP_S = 0.002
 
-# With a target for the latency: the share of it for which events are gathered before a fetch, and predictions again in
-# the producer; below the shortest, nothing is answered sooner.
-_TARGET_SHARE = 0.05
-_SHORTEST_MS = 0.5
+# Of a target for the latency, what gathering before a fetch may take, and in the producer again: together a tenth, so
+# that the rest is left for Kafka's ways, for the models, and for a moment's queue.
+_GATHERED_SHARE = 0.05
+# A fetch, its work and its wakes of threads take this long: less of a pause changes nothing but the CPU that it costs.
+_LEAST_PAUSE_MS = 0.5
 
 
 def limits_of(spec: PipelineSpec, limits: EngineLimits | None = None) -> EngineLimits:
@@ -32,8 +33,8 @@ def limits_of(spec: PipelineSpec, limits: EngineLimits | None = None) -> EngineL
     batches = [stage.infer.batch for stage in spec.stages if stage.infer]
     targets_ms = [batch.target_p99_ms for batch in batches if batch.target_p99_ms is not None]
     if targets_ms:
-        short_ms = max(_TARGET_SHARE * min(targets_ms), _SHORTEST_MS)
-        limits = replace(limits, gather_ms=min(limits.gather_ms, short_ms), linger_ms=min(limits.linger_ms, short_ms))
+        pause_ms = max(_GATHERED_SHARE * min(targets_ms), _LEAST_PAUSE_MS)
+        limits = replace(limits, gather_ms=min(limits.gather_ms, pause_ms), linger_ms=min(limits.linger_ms, pause_ms))
     if spec.transaction_interval_ms is not None:
         limits = replace(limits, transaction_interval_ms=spec.transaction_interval_ms)
     return limits

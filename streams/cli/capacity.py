@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -66,7 +67,7 @@ Examples:
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long each rate is tried.",
+    help="How long one probe of a rate takes.",
 )
 @click.option(
     "--precision",
@@ -113,7 +114,7 @@ def command(
 
     Each rate is tried by a short replay with random arrivals, on topics and workers made for it, which stay warm from
     one to the next. It is sustained if lag does not grow, every event is answered, and the 99th percentile of latency
-    is within the bound; where latency alone fails, two of three replays decide. Where FILE is shorter than a probe it
+    is within the bound; where only timing fails, two of three replays decide. Where FILE is shorter than a probe it
     begins anew; under a cache that makes more hits than there would be.
 
     Exit code 1 if no rate is sustained; 130 after Ctrl-C, with what there was until then.
@@ -123,13 +124,13 @@ def command(
         limit=limit, partitions=partitions, workers=workers, progress=not no_progress,
     )  # fmt: skip
     click.echo(
-        f"p99 within {p99_ms:g} ms, --p99-ms to change; {probe_s:g} s a probe, at most {most_rates(precision)} rates"
+        f"p99 within {p99_ms:g} ms, --p99-ms to change; at most {most_rates(precision)} rates, "
+        f"one to three probes of {probe_s:g} s each"
     )
     with setting.open() as (target, events):
         prober = _Prober(target, events, Labels(str(pipeline), file, Pace(), _WARM_UP), p99_ms, probe_s, seed)
         interrupted = not prober.search(precision)
-        probes = tuple(prober.probes)
-        best = max(prober.sustained, key=lambda one: one.rate_per_s, default=None)
+        best = prober.best
         cpu_s = best.cpu_us_per_event if best else None
         found = Capacity(
             rate_per_s=round(best.rate_per_s, 1) if best else None,
@@ -141,7 +142,7 @@ def command(
             else cpu_s / 3600 * price_per_core_hour,
             workers=workers,
             partitions=target.partitions,
-            probes=probes,
+            probes=tuple(chain.from_iterable(prober.tries.values())),
             environment=describe_environment(target.broker_name),
             interrupted=interrupted,
         )
@@ -162,9 +163,10 @@ class _Prober:
     ) -> None:
         self._target, self._events, self._labels = target, events, labels
         self._p99_ms, self._probe_s, self._seed = p99_ms, probe_s, seed
-        self.probes: list[Probe] = []
-        #: One of each rate that is sustained.
-        self.sustained: list[Probe] = []
+        #: The replays at each rate.
+        self.tries: dict[float, list[Probe]] = {}
+        #: One at the highest rate that is sustained.
+        self.best: Probe | None = None
         self.full_speed_per_s: float | None = None
 
     def search(self, precision: float) -> bool:
@@ -177,10 +179,8 @@ class _Prober:
         return True
 
     def _is_hopeless(self) -> bool:
-        latest = list(dict.fromkeys(probe.rate_per_s for probe in self.probes))[-_LATE_IN_A_ROW:]
-        return len(latest) == _LATE_IN_A_ROW and all(
-            probe.generator_late for probe in self.probes if probe.rate_per_s in latest
-        )
+        latest = list(self.tries.values())[-_LATE_IN_A_ROW:]
+        return len(latest) == _LATE_IN_A_ROW and all(probe.generator_late for probe in chain.from_iterable(latest))
 
     def _full_speed(self) -> float:
         """Return events per second where all are there at once: all of the file, or a probe's worth."""
@@ -194,17 +194,18 @@ class _Prober:
 
     def _is_sustained(self, rate_per_s: float) -> bool:
         good = settle(lambda: self._try(rate_per_s))
-        if good is not None:
-            self.sustained.append(good)
+        if good is not None and (self.best is None or rate_per_s > self.best.rate_per_s):
+            self.best = good
         return good is not None
 
     def _try(self, rate_per_s: float) -> Probe:
         n_events = max(int(rate_per_s * self._probe_s), 100)
-        # Other arrivals each time.
-        pace = Pace(rate_per_s=rate_per_s, arrivals="poisson", seed=self._seed + len(self.probes))
+        tries = self.tries.setdefault(rate_per_s, [])
+        # The same arrivals would bring the same bursts again.
+        pace = Pace(rate_per_s=rate_per_s, arrivals="poisson", seed=self._seed + len(tries))
         probe = judge(self._replay(pace, n_events), rate_per_s, self._p99_ms)
-        self.probes.append(probe)
-        verdict = "kept up" if probe.is_sustained else "; ".join(probe.problems)
+        tries.append(probe)
+        verdict = "kept up" if probe.kept_up else "; ".join(probe.problems)
         latency = "" if probe.p50_ms is None else f"  p50 / p99 {probe.p50_ms:,.1f} / {probe.p99_ms:,.1f} ms"
         click.echo(f"{rate_per_s:12,.0f} events/s{latency}  {verdict}")
         return probe
@@ -216,10 +217,8 @@ class _Prober:
         events = self._events.cycled(n_events)
         schedule = pace.schedule(n_events)
         observation = observe(self._target, events, schedule, drain_s=_DRAIN_S)
-        if observation.failure is not None:
-            raise observation.failure
-        if observation.interrupted:
-            raise KeyboardInterrupt
+        if observation.ended_by is not None:
+            raise observation.ended_by
         return sum_up(observation, self._target, self._labels)
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 import click
 
-from modelstream.models.errors import ConfigError
+from modelstream.models.errors import ConfigError, ModelStreamError
 from modelstream.streams.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -29,6 +29,7 @@ from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_
 from modelstream.streams.cli.replay_text import planned_s, print_result, say_plan, show_replay
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Arrivals, Pace
+from modelstream.streams.replay.findings import findings
 from modelstream.streams.replay.report import require_libraries
 from modelstream.streams.replay.result import ReplayResult
 from modelstream.streams.replay.result_keys import Labels
@@ -130,8 +131,8 @@ def command(
     latencies count from then. docs/replay.md says what each figure means.
 
     Exit code 0 if every event was answered once, filtered, or became a dead letter; 1 if some are missing or came
-    twice, if there are dead letters alone, or a process or the broker failed; 130 after Ctrl-C. What was ended so has a
-    result of what there was until then.
+    twice, if there are dead letters and no prediction, or if a process or the broker failed; 130 after Ctrl-C. After
+    the last two the result so far is shown and written all the same.
     """
     more.check(file)
     if more.capture is not None:
@@ -153,7 +154,7 @@ def command(
         if live or workers != 1 or partitions not in (None, 1):
             raise click.UsageError("--offline is one worker and one partition; leave the options of others out")
         result = replay_offline(setting, more, pace, warm_up)
-        _show(result, setting, more, json_file)
+        _deliver(result, setting, more, json_file)
         sys.exit(_exit_code(result))
     with setting.open() as (target, events):
         schedule = pace.schedule(len(events), events.times_ms)
@@ -165,9 +166,9 @@ def command(
         labels = Labels(str(pipeline), setting.name, pace, warm_up, schedule.n_clamped)
         result = sum_up(observation, target, labels)
         # Before the workers are stopped and the topics deleted, which may fail.
-        _show(result, setting, more, json_file)
-        if observation.failure is not None:
-            raise observation.failure
+        _deliver(result, setting, more, json_file)
+        if isinstance(observation.ended_by, ModelStreamError):
+            raise observation.ended_by
     sys.exit(_exit_code(result))
 
 
@@ -179,7 +180,7 @@ def _check(pace: Pace, source: SourceSpec, has_times: bool, live: bool, workers:
         raise click.UsageError("--live uses topics and workers that are there; leave --workers and --partitions out")
 
 
-def _show(result: ReplayResult, setting: ReplaySetting, more: ReplayOptions, json_file: Path | None) -> None:
+def _deliver(result: ReplayResult, setting: ReplaySetting, more: ReplayOptions, json_file: Path | None) -> None:
     print_result(result)
     if json_file is not None:
         json_file.write_bytes(result.to_json())
@@ -191,12 +192,7 @@ def _exit_code(result: ReplayResult) -> int:
     if result.interrupted:
         click.echo("modelstream: stopped before the end", err=True)
         return EXIT_INTERRUPTED
-    problems = {
-        "events have no prediction and no dead letter": result.missing,
-        "predictions came twice": result.duplicates,
-        "events became dead letters, and none has a prediction": result.nothing_predicted and result.dead_letters,
-    }
-    for what, count in problems.items():
-        if count:
-            click.echo(f"modelstream: error: {count:,} {what}", err=True)
-    return 0 if result.complete else EXIT_FAILED
+    errors = [finding for finding in findings(result) if finding.level == "error"]
+    for error in errors:
+        click.echo(f"modelstream: error: {error.title}. {error.text}", err=True)
+    return EXIT_FAILED if errors else 0

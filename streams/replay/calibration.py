@@ -164,7 +164,7 @@ def _require_same(result: ReplayResult, pace: Pace, stages: Sequence[Mapping[str
     problem = None
     if result.latency_clock == "virtual":
         problem = "was made without a broker; replay on one"
-    elif result.interrupted:
+    elif result.ended_early:
         problem = "was stopped before the end"
     elif result.workers != 1:
         problem = f"is of {result.workers or 'running'} workers; predictions are of one, as replay --workers 1"

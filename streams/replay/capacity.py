@@ -1,4 +1,4 @@
-"""The highest rate that a pipeline sustains: what that means of one replay, and the search for it."""
+"""The highest rate that a pipeline sustains: what one replay says, how several decide, and the search."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ class Probe(BaseModel):
         As in `ReplayResult`.
     generator_late : bool
         Whether the generator itself did not keep pace.
-    may_be_chance : bool
-        Whether only latencies speak against the rate: a stall of a shared machine, or of the broker, does that.
+    only_timing : bool
+        Whether only the latency, or the generator's own, speaks against the rate: one stall of a shared machine, or of
+        the broker, does that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,10 +60,10 @@ class Probe(BaseModel):
     cpu_us_per_event: float | None
     peak_rss_mb: float | None
     generator_late: bool = False
-    may_be_chance: bool = False
+    only_timing: bool = False
 
     @property
-    def is_sustained(self) -> bool:
+    def kept_up(self) -> bool:
         """Whether the pipeline kept up, this time."""
         return not self.problems
 
@@ -111,9 +112,9 @@ class Capacity(BaseModel):
 
 
 def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe:
-    """Return what a replay at a rate says about it.
+    """Return what one replay at a rate says about it.
 
-    A rate is sustained if every event was answered, lag did not grow while events came, the 99th percentile of latency
+    The pipeline kept up if every event was answered, lag did not grow while events came, the 99th percentile of latency
     is within the bound, and the generator kept pace: what was not offered was not sustained.
 
     Parameters
@@ -125,25 +126,25 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
     bound_p99_ms : float
         The latency allowed.
     """
-    problems, latencies = [], []
+    problems, timing = [], []
     if result.missing:
         problems.append(f"{result.missing:,} events are missing")
     growth_per_s = lag_growth(result.series, result.warm_up)
     if growth_per_s > _LEFT_BEHIND * rate_per_s:
         problems.append(f"lag grows by {growth_per_s:,.0f} events/s")
-    if result.nothing_predicted:
+    if result.only_dead_letters:
         problems.append(f"no predictions, but dead letters, the first: {result.first_dead_letter}")
     elif result.p99_ms is None:
         problems.append("no predictions to measure")
     elif result.p99_ms > bound_p99_ms:
-        latencies.append(f"p99 is {result.p99_ms:,.0f} ms")
+        timing.append(f"p99 is {result.p99_ms:,.0f} ms")
     # Behind its schedule by a share of the time that it had, the generator sent at a rate lower by about that share.
     is_late = result.p99_send_delay_ms > min(bound_p99_ms / 2, 1000 * _LEFT_BEHIND * result.events / rate_per_s)
     if is_late:
-        latencies.append(f"the generator was {result.p99_send_delay_ms:,.0f} ms late itself")
+        timing.append(f"the generator was {result.p99_send_delay_ms:,.0f} ms late itself")
     return Probe(
         rate_per_s=rate_per_s,
-        problems=(*problems, *latencies),
+        problems=(*problems, *timing),
         events=result.events,
         p50_ms=result.p50_ms,
         p99_ms=result.p99_ms,
@@ -152,33 +153,26 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
         cpu_us_per_event=result.cpu_us_per_event,
         peak_rss_mb=result.peak_rss_mb,
         generator_late=is_late,
-        may_be_chance=bool(latencies) and not problems,
+        only_timing=bool(timing) and not problems,
     )
 
 
 def settle(try_once: Callable[[], Probe]) -> Probe | None:
     """Return a replay that says that a rate is sustained; None where it is not.
 
-    Where only latencies speak against the rate it is tried again, until two replays say the same.
+    Where only timing speaks against the rate two more replays must both speak for it.
 
     Parameters
     ----------
     try_once : callable
         Replays at the rate.
     """
-    n_against = 0
-    good: Probe | None = None
-    while n_against < 2:
+    probe = try_once()
+    if probe.only_timing:
         probe = try_once()
-        if probe.is_sustained:
-            if good or not n_against:
-                return probe
-            good = probe
-        elif not probe.may_be_chance:
-            return None
-        else:
-            n_against += 1
-    return None
+        if probe.kept_up:
+            probe = try_once()
+    return probe if probe.kept_up else None
 
 
 def lag_growth(series: Sequence[Sample], warm_up: float = 0.0) -> float:

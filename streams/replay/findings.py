@@ -30,7 +30,7 @@ class Finding:
     Parameters
     ----------
     level : {"error", "warning", "note"}
-        Events are not accounted for; the figures do not say what they seem to; good to know.
+        The replay is no good; the figures do not say what they seem to; good to know.
     title, text : str
         In a few words, and in a sentence or two.
     """
@@ -52,13 +52,13 @@ def findings(result: ReplayResult) -> list[Finding]:
 
 
 def _errors(result: ReplayResult) -> Iterator[Finding]:
-    if result.interrupted:
+    if result.ended_early:
         yield Finding(
             "error",
             "Ended early",
             result.failure or "Ctrl-C ended it; what was still to come is in none of the figures.",
         )
-    if result.nothing_predicted:
+    elif result.only_dead_letters:
         yield Finding(
             "error",
             "No predictions",
@@ -128,7 +128,7 @@ def _notes(result: ReplayResult) -> Iterator[Finding]:
             f"p99.9 of {counted(latency.n, 'prediction')}",
             f"Fewer than {_BEYOND} lie beyond it; it says little more than the maximum. A longer replay tells more.",
         )
-    if result.missing is None and not result.interrupted:
+    if result.missing is None and not result.ended_early:
         yield Finding(
             "note",
             "Nobody could say how many events were filtered",

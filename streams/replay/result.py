@@ -133,9 +133,9 @@ class ReplayResult(_Value):
     seconds : float
         From the first event sent to the last answer.
     interrupted : bool
-        Whether Ctrl-C or a failure ended it; nobody knows then what was still to come, and ``missing`` is None.
+        Whether Ctrl-C ended it; nobody knows then what was still to come, and ``missing`` is None.
     failure : str
-        What failed: a worker, the generator, or the broker; empty where nothing did.
+        What failed, and so ended it: a worker, the generator, or the broker; empty where nothing did.
     p50_ms, p90_ms, p99_ms, p999_ms, max_ms : float or None
         From the intended time of an event to its prediction, without the warm-up; None without predictions.
     max_lag : int
@@ -276,14 +276,14 @@ class ReplayResult(_Value):
         return min(share, 1.0)
 
     @property
-    def nothing_predicted(self) -> bool:
+    def only_dead_letters(self) -> bool:
         """Whether there are dead letters, and no prediction."""
         return bool(self.dead_letters) and not self.predictions
 
     @property
-    def complete(self) -> bool:
-        """Whether every event is accounted for, each answered once, and there are not dead letters alone."""
-        return not (self.missing or self.duplicates or self.interrupted or self.nothing_predicted)
+    def ended_early(self) -> bool:
+        """Whether there was more to come when it ended."""
+        return self.interrupted or bool(self.failure)
 
 
 def _validated(model: type[_V], text: bytes, path: str) -> _V:

@@ -70,10 +70,8 @@ class Observation:
         What the workers used; None where they are not ours.
     stats_before, stats_after : list of dict
         What each worker said of itself before the first event and after the last answer; empty where they are not ours.
-    interrupted : bool
-        Whether it was ended before its end: by Ctrl-C, or by `failure`.
-    failure : ModelStreamError or None
-        The process or the broker that failed; None where none did.
+    ended_by : KeyboardInterrupt, ModelStreamError or None
+        What ended it before its end: Ctrl-C, or a process or the broker that failed.
     """
 
     start_us: int
@@ -85,8 +83,7 @@ class Observation:
     usage: Usage | None
     stats_before: list[dict[str, Any]]
     stats_after: list[dict[str, Any]]
-    interrupted: bool
-    failure: ModelStreamError | None
+    ended_by: KeyboardInterrupt | ModelStreamError | None
 
 
 def observe(
@@ -123,9 +120,9 @@ def observe(
     with Sending(target, events, schedule) as sending:
         run = _Run(target, sending, hashes, drain_s, on_progress)
         with _no_garbage_collection():
-            interrupted = run.go()
+            ended_by = run.go()
         n_sent = sending.shared.n_sent
-        # The idempotent producer has put all of them there, once.
+        # The idempotent producer has put all of them there, once; after a failure nobody goes on with this target.
         target.next_offsets[:] += np.bincount(events.partitions[:n_sent], minlength=target.partitions)
         return Observation(
             start_us=sending.shared.start_us,
@@ -137,8 +134,7 @@ def observe(
             usage=Usage.of(run.looks),
             stats_before=run.stats_before,
             stats_after=run.stats_after,
-            interrupted=interrupted,
-            failure=run.failure,
+            ended_by=ended_by,
         )
 
 
@@ -177,31 +173,31 @@ class _Run:
         self._looked_at = self._reported_at = self._moved_at = self._started_at = 0.0
         self._seen: tuple[int, ...] = ()
         self._over = False
-        #: What has ended it.
-        self.failure: ModelStreamError | None = None
 
-    def go(self) -> bool:
-        """Run, and return whether that was ended before its end."""
+    def go(self) -> KeyboardInterrupt | ModelStreamError | None:
+        """Run, and return what has ended it before its end."""
         self._sending.wait_until_ready()
         self._reader.start()
         try:
             self._reader.wait_until_started()
             for messages in self._predictions():
                 self.answers.add(messages)
-            return False
-        except KeyboardInterrupt:
+            return None
+        except (KeyboardInterrupt, ModelStreamError) as why:
             if not self._sending.shared.start_us:
                 raise
-            self._sending.stop()
-            self._look_at_workers()
-            return True
-        except ModelStreamError as error:
-            if not self._sending.shared.start_us:
-                raise
-            self.failure = error
-            return True
+            return self._end_early(why)
         finally:
             self._reader.end()
+
+    def _end_early(self, why: KeyboardInterrupt | ModelStreamError) -> KeyboardInterrupt | ModelStreamError:
+        """Have the generator end, and ask the workers a last time; return what ended the run: a failure, if any."""
+        try:
+            self._sending.stop()
+            self._look_at_workers()
+        except ModelStreamError as error:
+            return why if isinstance(why, ModelStreamError) else error
+        return why
 
     def _predictions(self) -> Iterator[list[Message]]:
         topic = self._target.spec.sink.topic

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from modelstream.models.errors import ModelStreamError
 from modelstream.models.threads import cpu_budget
 from modelstream.operators.cache_counters import CacheCounters
 from modelstream.streams.replay.environment import describe_environment
@@ -70,8 +71,8 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
         missing=_missing(seen, filtered, len(answered.positions) + len(letters[0])),
         duplicates=answered.n_duplicates,
         answers_per_s=answers_per_s(course.predicted_us, labels.warm_up),
-        interrupted=seen.interrupted,
-        failure=str(seen.failure or ""),
+        interrupted=isinstance(seen.ended_by, KeyboardInterrupt),
+        failure=str(seen.ended_by) if isinstance(seen.ended_by, ModelStreamError) else "",
         started_at=datetime.fromtimestamp(seen.start_us / 1e6, UTC),
         series=samples(course, seen.usage),
         stages=stages,
@@ -146,7 +147,7 @@ def _answered(seen: Observation, *, is_own: bool) -> _Answered:
 
 
 def _filtered(seen: Observation, target: Target) -> int | None:
-    if target.workers is not None:
+    if target.workers is not None and seen.stats_after:
         return count_of("filtered", seen.stats_after, seen.stats_before)
     return None if any(map(_may_filter, target.spec.stages)) else 0
 
@@ -157,7 +158,7 @@ def _may_filter(stage: StageSpec) -> bool:
 
 
 def _missing(seen: Observation, filtered: int | None, n_answered: int) -> int | None:
-    if filtered is None or seen.interrupted:
+    if filtered is None or seen.ended_by is not None:
         return None
     return max(len(seen.sent_us) - n_answered - filtered, 0)
 

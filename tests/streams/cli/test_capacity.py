@@ -39,7 +39,9 @@ def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         monkeypatch.setattr(
             capacity,
             "observe",
-            lambda *args, **options: SimpleNamespace(interrupted=(one := next(left)) is None, failure=None, of=one),
+            lambda *args, **options: SimpleNamespace(
+                ended_by=KeyboardInterrupt() if (one := next(left)) is None else None, of=one
+            ),
         )
         monkeypatch.setattr(capacity, "sum_up", lambda observation, target, labels: observation.of)
         return CliRunner().invoke(capacity.command, ["p.yaml", "e.ndjson", "--json", str(tmp_path / "out.json")])
@@ -51,7 +53,9 @@ def test_a_generator_that_is_late_each_time_ends_the_search_soon_with_advice(sea
     late = make_result(p99_ms=300.0, p99_send_delay_ms=290.0)
     done = search(*[late] * 8)
     assert done.exit_code == 1, done.output
-    assert done.output.startswith("p99 within 100 ms, --p99-ms to change; 10 s a probe, at most 13 rates\n")
+    assert done.output.startswith(
+        "p99 within 100 ms, --p99-ms to change; at most 13 rates, one to three probes of 10 s each\n"
+    )
     assert "the machine is too busy, or raise --p99-ms" in done.output
     assert len(orjson.loads((tmp_path / "out.json").read_bytes())["probes"]) == 6
 

@@ -144,7 +144,7 @@ def test_what_there_was_until_a_worker_died_is_not_lost(
     assert b"predictions out" in stdout
     result = ReplayResult.read(out)
     assert result.failure.startswith("the worker ended")
-    assert (result.interrupted, result.missing) == (True, None)
+    assert (result.interrupted, result.missing, result.filtered) == (False, None, None)
     assert 0 < result.predictions <= result.events < 5000
 
 

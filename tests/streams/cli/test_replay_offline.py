@@ -39,12 +39,12 @@ def project(tmp_path: Path) -> tuple[Path, Path]:
     return pipeline, file
 
 
-def replay(*arguments: object) -> str:
+def replay(*arguments: object, code: int = 0) -> str:
     done = CliRunner().invoke(command, [*map(str, arguments), "--offline", "--no-progress"])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.stdout
+    assert done.exit_code == code, done.output
+    return done.output if code else done.stdout
 
 
 def test_runs_with_the_same_costs_are_equal_to_the_last_byte(project: tuple[Path, Path], tmp_path: Path) -> None:
@@ -57,7 +57,6 @@ def test_runs_with_the_same_costs_are_equal_to_the_last_byte(project: tuple[Path
 
     result = ReplayResult.read(first)
     assert (result.events, result.predictions, result.filtered, result.dead_letters) == (N, N - 2, 1, 1)
-    assert result.complete
     [(reason, n_letters)] = result.dead_letter_reasons.items()
     assert n_letters == 1
     assert f"    {reason}" in said
@@ -97,3 +96,10 @@ def test_what_does_not_go_together_is_refused(project: tuple[Path, Path], tmp_pa
     assert "are for --offline" in done.stderr
     with pytest.raises(ConfigError, match="cannot be read"):
         replay(*project, "--costs", tmp_path / "none.json")
+
+
+def test_dead_letters_and_no_prediction_are_a_failure(project: tuple[Path, Path], tmp_path: Path) -> None:
+    file = tmp_path / "others.ndjson"
+    file.write_bytes(b'{"other": 1}\n' * 3)
+    said = replay(project[0], file, "--speed", "max", code=1)
+    assert "error: No predictions. There are dead letters alone" in said

@@ -56,7 +56,9 @@ def test_the_worst_comes_first():
 
 
 def test_what_ended_a_replay_is_told():
-    (found,) = findings(make_result(interrupted=True, failure="the worker ended with code 1", missing=None))
+    (found,) = findings(
+        make_result(failure="the worker ended with code 1", missing=None, predictions=0, dead_letters=0)
+    )
     assert found.text == "the worker ended with code 1"
 
 

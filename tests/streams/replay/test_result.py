@@ -42,10 +42,3 @@ def test_another_file_is_refused(text: bytes, said: str, tmp_path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.json: cannot be read: No such file"):
         ReplayResult.read(tmp_path / "gone.json")
-
-
-def test_complete_means_each_event_answered_once() -> None:
-    assert make_result().complete
-    assert not make_result(missing=1).complete
-    assert not make_result(duplicates=1).complete
-    assert make_result(missing=None).complete

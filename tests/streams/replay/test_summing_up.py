@@ -11,7 +11,7 @@ import orjson
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, Message
 
-from modelstream.models.errors import BrokerUnavailable
+from modelstream.models.errors import BrokerUnavailable, ModelStreamError
 from modelstream.streams.pipeline import Pipeline, filter_events, infer
 from modelstream.streams.replay import collecting
 from modelstream.streams.replay.arrivals import Pace
@@ -68,7 +68,7 @@ def summed_up(
     values: dict[str, Any] = {
         "start_us": START_US, "intended_us": due_us, "sent_us": due_us + 100, "answers": answers,
         "id_hashes": hash_ids(f"e{i}" for i in range(len(due_ms))), "letters": put_aside, "usage": None,
-        "stats_before": [], "stats_after": [], "interrupted": False, "failure": None,
+        "stats_before": [], "stats_after": [], "ended_by": None,
     }  # fmt: skip
     labels = Labels("p.yaml", "f.ndjson", Pace(rate_per_s=100), warm_up=0.0)
     return sum_up(Observation(**(values | changes)), target, labels)
@@ -79,7 +79,7 @@ def test_latency_runs_from_the_due_time_to_the_brokers_stamp() -> None:
     assert result.latency_clock == "log_append_time"
     assert result.append_latency is not None
     assert (result.p50_ms, result.max_ms) == (5.0, 30.0)
-    assert (result.predictions, result.missing, result.duplicates, result.complete) == (3, 0, 0, True)
+    assert (result.predictions, result.missing, result.duplicates) == (3, 0, 0)
     assert result.max_send_delay_ms == 0.1
     assert result.max_lag == 2  # e0 and e2 wait, at 20 ms
 
@@ -95,7 +95,6 @@ def test_what_is_missing_twice_or_anothers_is_told_apart() -> None:
     found = [prediction("e0", 5), prediction("e0", 6), prediction("other", 7)]
     result = summed_up([0, 1, 2], found, [letter(2, 9), letter(777, 9)])
     assert (result.predictions, result.duplicates, result.dead_letters, result.missing) == (2, 1, 1, 1)
-    assert not result.complete
     assert result.series[-1].answered == 2
 
 
@@ -134,8 +133,7 @@ def sum_up_with(labels: Labels, found: Sequence[Message]) -> ReplayResult:
     spec = Pipeline("p", source={"topic": "in", "event_id": "id"}).then("score", infer(["m"])).to("out").spec
     observation = Observation(
         start_us=START_US, intended_us=due_us, sent_us=due_us, id_hashes=hash_ids(f"e{i}" for i in range(4)),
-        answers=answers, letters=Letters(), usage=None, stats_before=[], stats_after=[], interrupted=False,
-        failure=None,
+        answers=answers, letters=Letters(), usage=None, stats_before=[], stats_after=[], ended_by=None,
     )  # fmt: skip
     return sum_up(observation, live_target(BrokerSettings("localhost:1"), spec, 1), labels)
 
@@ -157,8 +155,10 @@ def test_where_events_may_be_filtered_only_workers_know_what_is_missing() -> Non
 
 
 def test_what_was_interrupted_misses_nothing_for_certain() -> None:
-    result = summed_up([0, 1], [prediction("e0", 5)], interrupted=True)
-    assert (result.missing, result.interrupted, result.complete) == (None, True, False)
+    for ended_by, failure in ((KeyboardInterrupt(), ""), (ModelStreamError("a worker ended"), "a worker ended")):
+        result = summed_up([0, 1], [prediction("e0", 5)], ended_by=ended_by)
+        assert (result.missing, result.interrupted, result.failure) == (None, not failure, failure)
+        assert result.ended_early
 
 
 def test_without_an_answer_there_are_no_latencies() -> None:
