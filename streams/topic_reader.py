@@ -198,7 +198,11 @@ class TopicReader:
     def fetch(self) -> list[Message]:
         """Return the records that are there; none where none comes for a moment."""
         # consume(n, timeout) would wait for all n.
-        first = self._consumer.poll(_POLL_S)
+        try:
+            first = self._consumer.poll(_POLL_S)
+        except SystemError as error:
+            # What Ctrl-C raises within a callback ends the call, and the client loses it.
+            raise KeyboardInterrupt from error
         if first is None:
             self._check_silence()
             return []

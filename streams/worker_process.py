@@ -121,7 +121,7 @@ class WorkerProcess:
         """Raise if the worker has ended."""
         code = self._exit_code()
         if code is not None:
-            raise WorkerFailed(f"the worker ended with code {code}:\n{self.log_tail()}", code)
+            raise WorkerFailed(f"the worker ended with code {code}:\n{self.log_tail() or 'it said nothing'}", code)
 
     def stats(self) -> dict[str, Any]:
         """Return the worker's statistics, nothing while it does not answer."""

@@ -10,6 +10,7 @@ from typing import get_args
 import click
 from rich.console import Console
 
+from modelstream.models.errors import ModelStreamError
 from modelstream.streams.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -117,7 +118,8 @@ def command(
     is within the bound; where only timing fails, two of three replays decide. Where FILE is shorter than a probe it
     begins anew; under a cache that makes more hits than there would be.
 
-    Exit code 1 if no rate is sustained; 130 after Ctrl-C, with what there was until then.
+    Exit code 1 if no rate is sustained, or a process or the broker failed; 130 after Ctrl-C. After the last two the
+    result so far is shown and written all the same.
     """
     setting = ReplaySetting(
         pipeline=pipeline, file=file, broker=broker, redis=redis, overrides=overrides, file_format=file_format,
@@ -129,7 +131,7 @@ def command(
     )
     with setting.open() as (target, events):
         prober = _Prober(target, events, Labels(str(pipeline), file, Pace(), _WARM_UP), p99_ms, probe_s, seed)
-        interrupted = not prober.search(precision)
+        ended_by = prober.search(precision)
         best = prober.best
         cpu_s = best.cpu_us_per_event if best else None
         found = Capacity(
@@ -144,12 +146,16 @@ def command(
             partitions=target.partitions,
             probes=tuple(chain.from_iterable(prober.tries.values())),
             environment=describe_environment(target.broker_name),
-            interrupted=interrupted,
+            interrupted=isinstance(ended_by, KeyboardInterrupt),
+            failure=str(ended_by) if isinstance(ended_by, ModelStreamError) else "",
         )
-    _print(found)
-    if json_file is not None:
-        json_file.write_bytes(found.to_json())
-    if interrupted:
+        # Before the workers are stopped and the topics deleted, which may fail.
+        _print(found)
+        if json_file is not None:
+            json_file.write_bytes(found.to_json())
+        if isinstance(ended_by, ModelStreamError):
+            raise ended_by
+    if found.interrupted:
         click.echo("modelstream: stopped before the end", err=True)
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(0 if best else EXIT_FAILED)
@@ -169,14 +175,14 @@ class _Prober:
         self.best: Probe | None = None
         self.full_speed_per_s: float | None = None
 
-    def search(self, precision: float) -> bool:
-        """Try rates until the highest is found; return False where Ctrl-C has ended that."""
+    def search(self, precision: float) -> KeyboardInterrupt | ModelStreamError | None:
+        """Try rates until the highest is found; return what has ended that before its end."""
         try:
             start = self._full_speed() * _FIRST_GUESS
             find_highest(self._is_sustained, start, precision=precision, is_hopeless=self._is_hopeless)
-        except KeyboardInterrupt:
-            return False
-        return True
+        except (KeyboardInterrupt, ModelStreamError) as why:
+            return why
+        return None
 
     def _is_hopeless(self) -> bool:
         latest = list(self.tries.values())[-_LATE_IN_A_ROW:]
@@ -186,6 +192,8 @@ class _Prober:
         """Return events per second where all are there at once: all of the file, or a probe's worth."""
         # Twice, since the first one meets cold workers, and knows nothing of how many events are enough.
         first = self._replay(Pace(), min(len(self._events), 20_000))
+        if first.only_dead_letters:
+            raise ModelStreamError(f"no predictions, but dead letters, the first: {first.first_dead_letter}")
         result = self._replay(Pace(), max(int(self._rate_of(first) * self._probe_s / 2), 1000))
         rate = self._rate_of(result)
         click.echo(f"{rate:12,.0f} events/s at full speed")
@@ -194,6 +202,10 @@ class _Prober:
 
     def _is_sustained(self, rate_per_s: float) -> bool:
         good = settle(lambda: self._try(rate_per_s))
+        tries = self.tries[rate_per_s]
+        if len(tries) > 1:
+            verdict = "not sustained" if good is None else "sustained"
+            click.echo(f"{'':12} {verdict}: {sum(probe.kept_up for probe in tries)} of {len(tries)} probes kept up")
         if good is not None and (self.best is None or rate_per_s > self.best.rate_per_s):
             self.best = good
         return good is not None
@@ -225,7 +237,7 @@ class _Prober:
 def _print(found: Capacity) -> None:
     console = Console()
     workers = "one worker" if found.workers == 1 else f"{found.workers} workers"
-    so_far = " so far" if found.interrupted else ""
+    so_far = " so far" if found.ended_early else ""
     if found.rate_per_s is None:
         console.print(f"no rate is sustained{so_far} with p99 within {found.bound_p99_ms:g} ms")
         if found.probes and all(probe.generator_late for probe in found.probes):

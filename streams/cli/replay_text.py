@@ -111,6 +111,8 @@ def print_result(result: ReplayResult) -> None:
 
 
 def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
+    if result.ended_early:
+        yield "–", f"ended early, by {'a failure' if result.failure else 'Ctrl-C'}"
     yield f"{result.events:,}", f"events in, {_pace(result)}"
     yield f"{result.predictions:,}", "predictions out"
     for count, what in (

@@ -86,11 +86,13 @@ class Capacity(BaseModel):
     workers, partitions : int
         How many.
     probes : tuple of Probe
-        Every replay, in its order.
+        Every replay, those at one rate together; one that kept up may be of a rate that two others failed.
     environment : Environment
         Machine and versions.
     interrupted : bool
         Whether Ctrl-C has ended the search; the rate is then the highest that was sustained until then.
+    failure : str
+        What failed, and so ended the search likewise: a worker, the generator, or the broker; empty where nothing did.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -105,6 +107,12 @@ class Capacity(BaseModel):
     probes: tuple[Probe, ...]
     environment: Environment
     interrupted: bool = False
+    failure: str = ""
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether there was more to try."""
+        return self.interrupted or bool(self.failure)
 
     def to_json(self) -> bytes:
         """Return all of it as one JSON object, indented."""

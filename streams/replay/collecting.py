@@ -179,13 +179,15 @@ class LetterReader(threading.Thread):
 
         Raises
         ------
-        BrokerUnavailable
-            The broker takes too long.
+        ModelStreamError
+            It has failed, or the broker takes too long.
         """
         if not self._started.wait(_START_TIMEOUT_S):
             raise BrokerUnavailable(
                 self._settings.bootstrap, f"no answer about {self._topic} for {_START_TIMEOUT_S:g} s"
             )
+        if self.error is not None:
+            raise self.error
 
     def end(self) -> None:
         """End, and wait for it."""

@@ -277,8 +277,8 @@ class ReplayResult(_Value):
 
     @property
     def only_dead_letters(self) -> bool:
-        """Whether there are dead letters, and no prediction."""
-        return bool(self.dead_letters) and not self.predictions
+        """Whether there are dead letters, and nothing was predicted or filtered."""
+        return bool(self.dead_letters) and not self.predictions and not self.filtered
 
     @property
     def ended_early(self) -> bool:

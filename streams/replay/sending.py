@@ -19,8 +19,8 @@ __all__ = ["GeneratorFailed", "Sending"]
 _READY_TIMEOUT_S = 60.0
 #: From the word to the first event: every process has heard it by then.
 _LEAD_US = 100_000
-#: After the request to stop it has a slice to finish and what is in the producer to deliver.
-_STOP_TIMEOUT_S = 35.0
+#: After the request to stop it has a slice to finish and what is in the producer to deliver; if the broker takes it.
+_STOP_TIMEOUT_S = 10.0
 
 
 class GeneratorFailed(ModelStreamError):

@@ -192,12 +192,13 @@ class _Run:
 
     def _end_early(self, why: KeyboardInterrupt | ModelStreamError) -> KeyboardInterrupt | ModelStreamError:
         """Have the generator end, and ask the workers a last time; return what ended the run: a failure, if any."""
-        try:
-            self._sending.stop()
-            self._look_at_workers()
-        except ModelStreamError as error:
-            return why if isinstance(why, ModelStreamError) else error
-        return why
+        failure = why if isinstance(why, ModelStreamError) else None
+        for last in (self._sending.stop, self._look_at_workers):
+            try:
+                last()
+            except ModelStreamError as error:
+                failure = failure or error
+        return failure or why
 
     def _predictions(self) -> Iterator[list[Message]]:
         topic = self._target.spec.sink.topic

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,6 +50,8 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
     seen = observation
     answered = _answered(seen, is_own=target.workers is not None)
     letters = seen.letters.answered(seen.intended_us)
+    if isinstance(seen.ended_by, ModelStreamError):
+        seen = _until_the_last_answer(seen, np.concatenate([answered.positions, letters[0]]))
     course = _course(seen, answered, letters)
     is_warm = answered.positions >= int(labels.warm_up * len(seen.sent_us))
     stages = stage_figures(seen.stats_after, seen.stats_before)
@@ -77,6 +79,12 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
         series=samples(course, seen.usage),
         stages=stages,
     )
+
+
+def _until_the_last_answer(seen: Observation, answered: NDArray[np.int64]) -> Observation:
+    """Leave out what was sent after that: to a worker or broker that had failed."""
+    n = int(answered.max(initial=-1)) + 1
+    return replace(seen, intended_us=seen.intended_us[:n], sent_us=seen.sent_us[:n], id_hashes=seen.id_hashes[:n])
 
 
 def _course(seen: Observation, answered: _Answered, letters: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Course:

@@ -8,11 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from click.testing import CliRunner, Result
 from support.replay_results import make_result
 
+from modelstream.models.errors import ModelStreamError
 from modelstream.streams.cli import capacity
 from modelstream.streams.cli.replay_setting import ReplaySetting
 
@@ -26,8 +28,14 @@ class Events(list[int]):
 
 
 @pytest.fixture
-def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Return a function that runs the command over given results; None stands for Ctrl-C."""
+def schedules() -> list[Any]:
+    """Return what will hold the schedules of the replays."""
+    return []
+
+
+@pytest.fixture
+def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, schedules: list[Any]) -> Any:
+    """Return a function that runs the command over given results; an exception ends the replay."""
 
     @contextmanager
     def opened(setting: ReplaySetting) -> Iterator[Any]:
@@ -36,13 +44,13 @@ def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     def run(*results: Any) -> Result:
         left = iter(results)
         monkeypatch.setattr(ReplaySetting, "open", opened)
-        monkeypatch.setattr(
-            capacity,
-            "observe",
-            lambda *args, **options: SimpleNamespace(
-                ended_by=KeyboardInterrupt() if (one := next(left)) is None else None, of=one
-            ),
-        )
+
+        def observe(target: Any, events: Any, schedule: Any, **options: Any) -> Any:
+            one = next(left)
+            schedules.append(schedule)
+            return SimpleNamespace(ended_by=one if isinstance(one, BaseException) else None, of=one)
+
+        monkeypatch.setattr(capacity, "observe", observe)
         monkeypatch.setattr(capacity, "sum_up", lambda observation, target, labels: observation.of)
         return CliRunner().invoke(capacity.command, ["p.yaml", "e.ndjson", "--json", str(tmp_path / "out.json")])
 
@@ -60,7 +68,9 @@ def test_a_generator_that_is_late_each_time_ends_the_search_soon_with_advice(sea
     assert len(orjson.loads((tmp_path / "out.json").read_bytes())["probes"]) == 6
 
 
-def test_a_rate_that_kept_up_once_of_three_times_is_not_the_result(search: Any, tmp_path: Path) -> None:
+def test_a_rate_that_kept_up_once_of_three_times_is_not_the_result(
+    search: Any, schedules: list[Any], tmp_path: Path
+) -> None:
     good = make_result(p99_ms=20.0, p99_send_delay_ms=1.0, series=())
     slow = good.model_copy(update={"p99_ms": 300.0})
     done = search(good, good, good, slow, good, slow, *[good] * 99)
@@ -68,15 +78,42 @@ def test_a_rate_that_kept_up_once_of_three_times_is_not_the_result(search: Any, 
     found = orjson.loads((tmp_path / "out.json").read_bytes())
     first, *again = [probe["rate_per_s"] for probe in found["probes"]]
     assert again[0] == again[1] == again[2] > first
+    assert "not sustained: 1 of 3 probes kept up" in done.output
+    second, third, fourth = (schedule.due_us for schedule in schedules[3:6])
+    assert len(second) == len(third) == len(fourth)
+    assert not (np.array_equal(second, third) or np.array_equal(third, fourth) or np.array_equal(second, fourth))
     assert first < found["rate_per_s"] < again[0]
 
 
 def test_ctrl_c_keeps_what_was_found(search: Any, tmp_path: Path) -> None:
     good = make_result(p99_ms=20.0, p99_send_delay_ms=1.0, series=())
-    done = search(good, good, good, None)
+    done = search(good, good, good, KeyboardInterrupt())
     assert done.exit_code == 130, done.output
     assert "sustained so far: " in done.output
     assert "stopped before the end" in done.output
     found = orjson.loads((tmp_path / "out.json").read_bytes())
     assert found["interrupted"]
     assert found["rate_per_s"] == found["probes"][0]["rate_per_s"]
+
+
+def test_a_failure_keeps_what_was_found_too(search: Any, tmp_path: Path) -> None:
+    good = make_result(p99_ms=20.0, p99_send_delay_ms=1.0, series=())
+    done = search(good, good, good, ModelStreamError("the worker ended"))
+    assert isinstance(done.exception, ModelStreamError)
+    assert "sustained so far: " in done.output
+    found = orjson.loads((tmp_path / "out.json").read_bytes())
+    assert (found["failure"], found["interrupted"]) == ("the worker ended", False)
+    assert found["rate_per_s"] == found["probes"][0]["rate_per_s"]
+
+
+def test_dead_letters_alone_end_the_search_at_once(search: Any) -> None:
+    done = search(make_result(predictions=0, filtered=0, dead_letters=9, first_dead_letter="no time"))
+    assert isinstance(done.exception, ModelStreamError)
+    assert "no predictions, but dead letters, the first: no time" in str(done.exception)
+
+
+def test_a_rate_whose_generator_was_in_time_gives_the_search_hope(search: Any, tmp_path: Path) -> None:
+    late = make_result(p99_ms=300.0, p99_send_delay_ms=290.0)
+    slow = late.model_copy(update={"p99_send_delay_ms": 1.0})
+    done = search(late, late, *[late] * 2, *[slow] * 2, *[late] * 2, *[slow] * 2, KeyboardInterrupt())
+    assert done.exit_code == 130

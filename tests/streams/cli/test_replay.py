@@ -125,26 +125,31 @@ def wait_for_answers(process: subprocess.Popen[bytes]) -> None:
         assert line, "it ended before it began"
 
 
-def test_what_there_was_until_a_worker_died_is_not_lost(
-    start: Callable[..., subprocess.Popen[bytes]], pipeline: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("part", "said"), [("modelstream run", "the worker ended"), ("replay.generator", "the generator has ended")]
+)
+def test_what_there_was_until_a_process_died_is_not_lost(
+    start: Callable[..., subprocess.Popen[bytes]], pipeline: Path, tmp_path: Path, part: str, said: str
 ) -> None:
     file, out = tmp_path / "events.ndjson", tmp_path / "result.json"
     file.write_bytes(lines(5000))
     process = start("replay", pipeline, file, "--rate", "100/s", "--json", out)
     wait_for_answers(process)
     of_this_replay = psutil.Process(process.pid).children(recursive=True)
-    workers = [child for child in of_this_replay if "modelstream run" in " ".join(child.cmdline())]
-    assert workers
-    for worker in workers:
-        worker.kill()
+    died = [child for child in of_this_replay if part in " ".join(child.cmdline())]
+    assert died
+    for child in died:
+        child.kill()
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 1, stderr
     assert b"Traceback" not in stderr
-    assert b"the worker ended" in stderr
-    assert b"predictions out" in stdout
+    assert said in stderr.decode()
+    assert "ended early, by a failure" in stdout.decode()
     result = ReplayResult.read(out)
-    assert result.failure.startswith("the worker ended")
-    assert (result.interrupted, result.missing, result.filtered) == (False, None, None)
+    assert result.failure.startswith(said)
+    # Whether an event was filtered, only a worker can say.
+    assert (result.interrupted, result.missing) == (False, None)
+    assert result.filtered == (None if part == "modelstream run" else 0)
     assert 0 < result.predictions <= result.events < 5000
 
 

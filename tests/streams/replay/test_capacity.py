@@ -90,7 +90,13 @@ def test_a_rate_is_sustained_if_nothing_speaks_against_it() -> None:
         ({"p99_ms": 150.0}, "p99 is 150 ms"),
         ({"p99_ms": None}, "no predictions to measure"),
         (
-            {"p99_ms": None, "predictions": 0, "dead_letters": 9, "first_dead_letter": "wrong_type at 'score': no"},
+            {
+                "p99_ms": None,
+                "predictions": 0,
+                "filtered": 0,
+                "dead_letters": 9,
+                "first_dead_letter": "wrong_type at 'score': no",
+            },
             "no predictions, but dead letters, the first: wrong_type at 'score': no",
         ),
     ],
@@ -98,6 +104,7 @@ def test_a_rate_is_sustained_if_nothing_speaks_against_it() -> None:
 def test_a_rate_is_not_sustained_for_a_reason(changes: dict[str, object], said: str) -> None:
     probe = judge(make_result(**{"series": course(1000, 1.0), "p99_ms": 50.0, **changes}), 1000, 100)
     assert probe.problems == (said,)
+    assert probe.only_timing == said.startswith("p99 is")
 
 
 def test_a_generator_that_was_late_is_named_as_a_cause() -> None:

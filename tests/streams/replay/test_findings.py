@@ -62,7 +62,13 @@ def test_what_ended_a_replay_is_told():
     assert found.text == "the worker ended with code 1"
 
 
+def test_dead_letters_beside_filtered_events_are_none():
+    assert titles(predictions=0, dead_letters=1, filtered=9) == [("note", "1 dead letter")]
+
+
 def test_dead_letters_alone_are_an_error():
-    found = findings(make_result(predictions=0, dead_letters=9, first_dead_letter="no_event_time at source: 'at'"))
+    found = findings(
+        make_result(predictions=0, filtered=0, dead_letters=9, first_dead_letter="no_event_time at source: 'at'")
+    )
     assert [one.level for one in found] == ["error", "note"]
     assert "no_event_time at source: 'at'" in found[0].text

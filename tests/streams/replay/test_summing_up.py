@@ -161,6 +161,15 @@ def test_what_was_interrupted_misses_nothing_for_certain() -> None:
         assert result.ended_early
 
 
+def test_after_a_failure_what_was_sent_behind_the_last_answer_is_left_out() -> None:
+    failed = ModelStreamError("the broker is away")
+    found = [prediction("e0", 5), prediction("e1", 7)]
+    result = summed_up([0, 1, 2, 500, 1000], found, [letter(2, 9)], ended_by=failed)
+    assert (result.events, result.predictions, result.dead_letters) == (3, 2, 1)
+    assert result.seconds < 0.1
+    assert summed_up([0, 1, 2], [], ended_by=failed).events == 0
+
+
 def test_without_an_answer_there_are_no_latencies() -> None:
     result = summed_up([0, 1], [])
     assert (result.p50_ms, result.consumer_latency, result.answers_per_s, result.missing) == (None, None, None, 2)
