@@ -81,7 +81,8 @@ def _errors(result: ReplayResult) -> Iterator[Finding]:
 def _warnings(result: ReplayResult) -> Iterator[Finding]:
     if result.only_dead_letters:
         return  # no pace tells anything then
-    if result.p99_send_delay_ms > max(_LATE_MS, _LATE_SHARE * (result.p99_ms or 0.0)):
+    # At full speed there is no schedule to fall behind.
+    if result.arrivals != "max" and result.p99_send_delay_ms > max(_LATE_MS, _LATE_SHARE * (result.p99_ms or 0.0)):
         yield Finding(
             "warning",
             "The generator fell behind",

@@ -39,6 +39,7 @@ def test_each_by_itself(changes, said):
 def test_a_delay_that_is_small_against_the_latency_is_none():
     assert titles(p99_send_delay_ms=5.0, p99_ms=51.0) == []
     assert titles(p99_send_delay_ms=0.9, p99_ms=1.0) == []
+    assert titles(p99_send_delay_ms=900.0, arrivals="max", speed="max") == [("note", "As fast as possible")]
 
 
 def test_a_backlog_of_more_than_a_second_when_the_last_event_is_sent_is_one():
