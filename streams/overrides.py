@@ -77,6 +77,8 @@ def _put(target: Any, path: str, steps: list[str | int], value: Any) -> None:
 def _misfit(target: Any, step: str | int, so_far: str) -> str | None:
     """Return why there is no such step from here, or None."""
     if isinstance(step, str):
+        if isinstance(target, list):
+            return f"{so_far} is a list; name one of its entries, such as {so_far}[{step if step.isdecimal() else 0}]"
         return None if isinstance(target, dict) else f"{so_far} is not a mapping, but {describe(target)}"
     if not isinstance(target, list):
         return f"{so_far} is not a list, but {describe(target)}"

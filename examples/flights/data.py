@@ -11,6 +11,7 @@ import argparse
 import csv
 import importlib.util
 import io
+import os
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -177,9 +178,12 @@ def encoded_events(limit: int | None = None) -> Iterator[tuple[bytes | None, byt
 def _main() -> None:
     parser = argparse.ArgumentParser(description="Write the flight events as NDJSON to stdout.")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N events")
-    write = sys.stdout.buffer.write
-    for _, value in encoded_events(parser.parse_args().limit):
-        write(value + b"\n")
+    limit = parser.parse_args().limit
+    try:
+        sys.stdout.buffer.writelines(value + b"\n" for _, value in encoded_events(limit))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would flush into the pipe at its end
 
 
 if __name__ == "__main__":

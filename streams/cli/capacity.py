@@ -25,7 +25,7 @@ from modelstream.streams.replay.arrivals import Pace
 from modelstream.streams.replay.capacity import Capacity, Probe, find_highest, judge, most_rates, settle
 from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.prepared import PreparedEvents
-from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.result import ReplayResult, ending
 from modelstream.streams.replay.result_keys import Labels
 from modelstream.streams.replay.session import observe
 from modelstream.streams.replay.summing_up import sum_up
@@ -146,8 +146,7 @@ def command(
             partitions=target.partitions,
             probes=tuple(chain.from_iterable(prober.tries.values())),
             environment=describe_environment(target.broker_name),
-            interrupted=isinstance(ended_by, KeyboardInterrupt),
-            failure=str(ended_by) if isinstance(ended_by, ModelStreamError) else "",
+            **ending(ended_by),
         )
         # Before the workers are stopped and the topics deleted, which may fail.
         _print(found)
@@ -192,8 +191,8 @@ class _Prober:
         """Return events per second where all are there at once: all of the file, or a probe's worth."""
         # Twice, since the first one meets cold workers, and knows nothing of how many events are enough.
         first = self._replay(Pace(), min(len(self._events), 20_000))
-        if first.only_dead_letters:
-            raise ModelStreamError(f"no predictions, but dead letters, the first: {first.first_dead_letter}")
+        if first.refusal:
+            raise ModelStreamError(first.refusal)
         result = self._replay(Pace(), max(int(self._rate_of(first) * self._probe_s / 2), 1000))
         rate = self._rate_of(result)
         click.echo(f"{rate:12,.0f} events/s at full speed")

@@ -140,8 +140,8 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
     growth_per_s = lag_growth(result.series, result.warm_up)
     if growth_per_s > _LEFT_BEHIND * rate_per_s:
         problems.append(f"lag grows by {growth_per_s:,.0f} events/s")
-    if result.only_dead_letters:
-        problems.append(f"no predictions, but dead letters, the first: {result.first_dead_letter}")
+    if result.refusal:
+        problems.append(result.refusal)
     elif result.p99_ms is None:
         problems.append("no predictions to measure")
     elif result.p99_ms > bound_p99_ms:

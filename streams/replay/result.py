@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modelstream.models.errors import ConfigError
+from modelstream.models.errors import ConfigError, ModelStreamError
 from modelstream.operators.cache_counters import CacheCounters
 
-__all__ = ["Environment", "Latency", "ReplayResult", "Sample", "StageFigures"]
+__all__ = ["Environment", "Latency", "ReplayResult", "Sample", "StageFigures", "ending"]
 
 _V = TypeVar("_V", bound="_Value")
+
+
+class _Ending(TypedDict):
+    interrupted: bool
+    failure: str
+
+
+def ending(ended_by: BaseException | None) -> _Ending:
+    """Return the fields that say how something ended: by Ctrl-C, by a failure, or by itself.
+
+    Examples
+    --------
+    >>> ending(KeyboardInterrupt()), ending(None)
+    ({'interrupted': True, 'failure': ''}, {'interrupted': False, 'failure': ''})
+    """
+    return {
+        "interrupted": isinstance(ended_by, KeyboardInterrupt),
+        "failure": str(ended_by) if isinstance(ended_by, ModelStreamError) else "",
+    }
 
 
 class _Value(BaseModel):
@@ -279,6 +298,13 @@ class ReplayResult(_Value):
     def only_dead_letters(self) -> bool:
         """Whether there are dead letters, and nothing was predicted or filtered."""
         return bool(self.dead_letters) and not self.predictions and not self.filtered
+
+    @property
+    def refusal(self) -> str:
+        """Why there are no predictions, where there are `only_dead_letters`; else empty."""
+        if not self.only_dead_letters:
+            return ""
+        return f"no predictions, but dead letters, the first: {self.first_dead_letter}"
 
     @property
     def ended_early(self) -> bool:

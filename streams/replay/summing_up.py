@@ -24,7 +24,7 @@ from modelstream.streams.replay.figures import (
     samples,
 )
 from modelstream.streams.replay.matching import UNKNOWN, match
-from modelstream.streams.replay.result import ReplayResult
+from modelstream.streams.replay.result import ReplayResult, ending
 from modelstream.streams.replay.result_keys import Labels, flat_latency, mean_batch, stage_specs
 from modelstream.streams.replay.session import Observation
 from modelstream.streams.replay.target import Target
@@ -73,8 +73,7 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
         missing=_missing(seen, filtered, len(answered.positions) + len(letters[0])),
         duplicates=answered.n_duplicates,
         answers_per_s=answers_per_s(course.predicted_us, labels.warm_up),
-        interrupted=isinstance(seen.ended_by, KeyboardInterrupt),
-        failure=str(seen.ended_by) if isinstance(seen.ended_by, ModelStreamError) else "",
+        **ending(seen.ended_by),
         started_at=datetime.fromtimestamp(seen.start_us / 1e6, UTC),
         series=samples(course, seen.usage),
         stages=stages,

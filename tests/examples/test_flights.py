@@ -119,6 +119,14 @@ class TestEvents:
         done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, timeout=60)
         assert (done.stdout, done.stderr) == ("[]\n", "")
 
+    def test_whoever_reads_may_have_enough(self):
+        command, pipe = [sys.executable, "data.py"], subprocess.PIPE
+        with subprocess.Popen(command, cwd=FOLDER, stdout=pipe, stderr=pipe) as writer:
+            writer.stdout.readline()
+            writer.stdout.close()
+            assert writer.stderr.read() == b""
+        assert writer.returncode == 0
+
     def test_without_the_package_the_error_says_what_to_install(self):
         with pytest.raises(ModuleNotFoundError, match=r"modelstream\[examples\]"):
             data.find_data("no_such_file.csv")

@@ -15,6 +15,7 @@ from support.kafka_tools import Incoming, Outgoing, end_offsets, produce_all, re
 from support.letters import letter
 from support.load import require_bite
 from support.streams import KnownStream, wait_for
+from support.transactions import read_committed
 
 pytestmark = pytest.mark.kafka
 
@@ -83,7 +84,7 @@ class Project:
         return done
 
     def source(self) -> list[Incoming]:
-        return read_all(self.stream.bootstrap, self.stream.source, isolation="read_committed")
+        return read_committed(self.stream.bootstrap, self.stream.source)
 
     def predictions(self) -> list[dict[str, Any]]:
         return [orjson.loads(record.value or b"") for record in read_all(self.stream.bootstrap, self.stream.sink)]
@@ -189,7 +190,7 @@ def many_letters(make_stream: Callable[..., KnownStream]) -> KnownStream:
 def redriven(stream: KnownStream) -> list[list[int]]:
     """Return the numbers of the events that are back, by partition."""
     numbers: list[list[int]] = [[], [], []]
-    for record in read_all(stream.bootstrap, stream.source, isolation="read_committed"):
+    for record in read_committed(stream.bootstrap, stream.source):
         numbers[record.partition].append(orjson.loads(record.value or b"")["n"])
     return numbers
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
-from support.kafka_tools import DEADLINE_S, Incoming, Outgoing, create_topic, delete_topics, produce_all, read_all
+from confluent_kafka import KafkaError, KafkaException
+from support.kafka_tools import Incoming, Outgoing, create_topic, delete_topics, produce_all
 from support.letters import FIRST_MS, letter
+from support.transactions import read_committed
 
 from modelstream.models.errors import BrokerUnavailable
 from modelstream.streams.dead_letter_reading import Letter, LetterFilter, Place, fetch_letters, is_marker, read_letters
@@ -43,24 +42,7 @@ class Topics:
         return redriver
 
     def sent(self) -> list[Incoming]:
-        self._wait_for_markers()
-        return read_all(self.settings.bootstrap, self.source, isolation="read_committed")
-
-    def _wait_for_markers(self) -> None:
-        """A commit returns before its markers are in all partitions; until then one seems to end before it."""
-        admin = AdminClient({"bootstrap.servers": self.settings.bootstrap})
-        asked = {TopicPartition(self.source, p): OffsetSpec.latest() for p in range(self.partitions)}
-        levels = (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
-        deadline = time.monotonic() + DEADLINE_S
-        while True:
-            stable, high = (
-                [found.result().offset for found in admin.list_offsets(asked, isolation_level=level).values()]
-                for level in levels
-            )
-            if stable == high:
-                return
-            assert time.monotonic() < deadline, (stable, high)
-            time.sleep(0.02)
+        return read_committed(self.settings.bootstrap, self.source)
 
 
 @pytest.fixture
@@ -172,7 +154,7 @@ def test_markers_are_no_letters(make: Callable[..., Topics]) -> None:
     topics = make(partitions=1)
     topics.write(letter(topics.source, 1))
     topics.redrive()
-    records = read_all(topics.settings.bootstrap, topics.dead, isolation="read_committed")
+    records = read_committed(topics.settings.bootstrap, topics.dead)
     places = [Place(record.partition, record.offset) for record in records]
     found = fetch_letters(topics.settings, topics.dead, places)
     assert [is_marker(found[place]) for place in places] == [False, True]

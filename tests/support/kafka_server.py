@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
@@ -96,10 +96,18 @@ class ApacheKafka:
         Port to listen on; a free one by default.
     settings : mapping of str to str, optional
         Lines for ``server.properties`` beyond, or instead of, those that one small node needs.
+    heap : sequence of str
+        Options of the JVM for its heap.
     """
 
-    def __init__(self, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        heap: Sequence[str] = ("-Xmx1g",),
+    ) -> None:
         self._jars = resolve_jars()
+        self._heap = heap
         self.port = port or free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="modelstream-kafka-"))
         self.log = self.folder / "kafka.log"
@@ -150,7 +158,7 @@ class ApacheKafka:
         return _run(self._java(main, *arguments), START_DEADLINE_S)
 
     def _java(self, main: str, *arguments: str) -> list[str]:
-        options = ["-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{self._jars}/*"]
+        options = [*self._heap, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{self._jars}/*"]
         return ["java", *options, main, *arguments]
 
     def kill(self) -> None:

@@ -6,8 +6,8 @@ import threading
 from typing import Self
 
 from confluent_kafka import Consumer, TopicPartition
-from support.kafka_tools import DEADLINE_S, partitions_of
-from support.streams import KnownStream
+from support.kafka_tools import DEADLINE_S, Incoming, partitions_of, read_all
+from support.streams import KnownStream, wait_for
 
 _POLL_S = 0.1
 
@@ -63,6 +63,15 @@ def records_behind_open_transactions(bootstrap: str, *topics: str) -> int:
     finally:
         stable.close()
         high.close()
+
+
+def read_committed(bootstrap: str, topic: str) -> list[Incoming]:
+    """Return every committed record of a topic once no transaction is open.
+
+    A commit returns before its markers are in all partitions, and until then one seems to end before it.
+    """
+    wait_for(lambda: records_behind_open_transactions(bootstrap, topic) == 0, f"the transactions of {topic} to end")
+    return read_all(bootstrap, topic, isolation="read_committed")
 
 
 def _end(consumer: Consumer, place: TopicPartition) -> int:

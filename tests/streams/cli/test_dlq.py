@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from support.kafka_tools import Outgoing, produce_all, read_all
 from support.letters import letter
+from support.transactions import read_committed
 
 from modelstream.operators.batch import REASONS
 from modelstream.streams.cli.dlq import command
@@ -219,7 +220,7 @@ def test_redrive_sends_once_and_again_where_asked(run, letters):
     third = run("dlq", "redrive", letters["file"])
     assert "redrove 0 dead letters" in third.stderr  # the stranger's record stays
     assert "redrove 1 dead letter to " in run("dlq", "redrive", letters["file"], "--again", "--key", "N2").stderr
-    sent = read_all(letters["broker"], letters["source"], isolation="read_committed")
+    sent = read_committed(letters["broker"], letters["source"])
     assert sorted(record.key or b"" for record in sent) == [b"", b"N1", b"N2", b"N2", b"\xff"]
     done = run("consume", letters["file"], "--dead-letters", "--from-beginning", "--until-end")
     assert done.stderr == f"5 dead letters of {letters['dead']}\n"  # no marker among them

@@ -41,3 +41,19 @@ def test_what_no_replay_has_calibrated_is_said_to_be_relative(capsys: pytest.Cap
     assert "Compare events/s with each other only" in said
     assert "6.4" in said
     assert "Compare" not in shown(capsys, (5.0, 900.0), results=[paced, full])
+
+
+def test_a_row_is_a_line_of_a_terminal_of_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    setting = {"max_size": 1024.0, "max_wait_ms": None, "in_flight": 2.0}
+    figures = {"p50_ms": 9.7, "mean_batch": 7.8}
+    found = [
+        WhatIf(setting, p99_ms=13.7, throughput_per_s=133_095.0, **figures),
+        WhatIf(setting, p99_ms=9.7, throughput_per_s=87_944.0, **figures),
+    ]
+    _print(found[0], found, "2000/s", [])
+    fastest, quickest = [line for line in map(str.rstrip, capsys.readouterr().out.splitlines()) if "1024" in line]
+    assert fastest.endswith("most events/s")
+    assert quickest.endswith("least p99")
