@@ -67,8 +67,8 @@ class Pump:
     ----------
     config : mapping
         librdkafka consumer settings.
-    max_records : int
-        Most records of one fetch.
+    max_records, max_bytes : int
+        Most records of one fetch, and most bytes: as nearly as the size of the records before tells.
     gather_s : float
         Seconds from a fetch that took all there was to the next one.
     on_gap : {"earliest", "latest", "fail"}
@@ -76,10 +76,15 @@ class Pump:
         nowhere.
     """
 
-    def __init__(self, config: Mapping[str, Any], max_records: int, gather_s: float, on_gap: str = "earliest") -> None:
+    def __init__(
+        self, config: Mapping[str, Any], max_records: int, max_bytes: int, gather_s: float, on_gap: str = "earliest"
+    ) -> None:
         self._consumer = Consumer(dict(config), logger=logger)
         self._bootstrap = str(config["bootstrap.servers"])
         self._max_records = max_records
+        self._max_bytes = max_bytes
+        # Of a record, in the latest fetch that brought any.
+        self._mean_bytes = 1.0
         self._gather_s = gather_s
         self._rests_until = 0.0
         self._is_closed = False
@@ -91,6 +96,8 @@ class Pump:
         # What was fetched, as long as it may be worked on.
         self._given: list[RecordBatch] = []
         self.lost_broker = LostBroker()
+        #: Whether the last fetch left nothing behind.
+        self.took_all = True
         #: Gaps that nobody has counted yet.
         self.gaps: deque[Gap] = deque()
 
@@ -124,6 +131,7 @@ class Pump:
         BrokerUnavailable
             If a partition cannot be read, and waiting would not change that.
         """
+        self.took_all = True
         if self._is_closed:
             return []
         # consume(n, timeout) waits for n records or for the whole timeout, so a lone record would be late:
@@ -140,21 +148,29 @@ class Pump:
                 self.lost_broker.ask(self._consumer, topic)
             return []
         batches: dict[TP, RecordBatch] = {}
-        messages, n_records, wanted = [first], 0, min(_TAKEN_TOGETHER, self._max_records)
-        messages += self._consumer.consume(wanted - 1, 0)
+        n_records = n_bytes = 0
+        wanted = max(self._room(0, 0), 1)
+        messages = [first, *self._consumer.consume(wanted - 1, 0)]
         while messages:
             n_records += len(messages)
             self._sort_into(batches, messages)
+            n_bytes = sum(batch.n_bytes for batch in batches.values())
+            self._mean_bytes = max(n_bytes / n_records, 1.0)
             if len(messages) < wanted:
                 break
-            wanted = min(_TAKEN_TOGETHER, self._max_records - n_records)
+            wanted = self._room(n_records, n_bytes)
+            self.took_all = wanted > 0
             messages = self._consumer.consume(wanted, 0) if wanted else []
-        took_all = n_records < self._max_records
-        self._rests_until = monotonic() + self._gather_s if took_all else 0.0
+        self._rests_until = monotonic() + self._gather_s if self.took_all else 0.0
         if batches:
             self.lost_broker.note_life()
         self._given += batches.values()
         return list(batches.values())
+
+    def _room(self, n_records: int, n_bytes: int) -> int:
+        """Return how many records more go into a fetch that has so many, of those that are taken together."""
+        fitting = int((self._max_bytes - n_bytes) / self._mean_bytes)
+        return max(min(_TAKEN_TOGETHER, self._max_records - n_records, fitting), 0)
 
     def _sort_into(self, batches: dict[TP, RecordBatch], messages: list[Message]) -> None:
         """Add records to the batches of their partitions."""

@@ -37,6 +37,10 @@ class EngineLimits:
     #: every batch pays for its hops between threads. With two partitions, of the throughput at 8,192: 0.9 at 4,096,
     #: 0.75 at 2,048 (measured).
     fetch_max_records: int = 8192
+    #: Bytes of one fetch, as nearly as the size of the records before tells; one record comes whatever its size. Only
+    #: records above 1 kB meet it. Of 8.6 kB each, those of a larger fetch leave the processor's cache, and it takes
+    #: twice the memory: at 70 MB a fetch an event costs 42 µs of CPU, at 8 MB 33, at 2 MB 53 (measured).
+    fetch_max_bytes: int = 8 * 1024 * 1024
     #: Milliseconds a broker waits for data before it answers an empty fetch.
     fetch_wait_max_ms: int = 100
     #: Milliseconds from a fetch that took all there was to the next: what comes meanwhile becomes one batch. A batch

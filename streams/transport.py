@@ -126,7 +126,7 @@ class BatchConsumer(CommittingConsumer):
             batches = await self.app.fetch_on_data_thread(pump.fetch, _IDLE_FETCH_S)
             self._has_fetched = True
             n_fetched = sum(map(len, batches))
-            took_all = n_fetched < self.limits.fetch_max_records
+            took_all = pump.took_all
             if took_all:
                 self.starved_at = monotonic()
             for event in as_events(batches, self.app.whole_fetch_topic_names):
@@ -240,8 +240,8 @@ class BatchConsumer(CommittingConsumer):
         if tps:
             if self._pump is None:
                 self._pump = Pump(
-                    self.app.data_plane_config(), self.limits.fetch_max_records, self.limits.gather_ms / 1000,
-                    self.app.on_gap,
+                    self.app.data_plane_config(), self.limits.fetch_max_records, self.limits.fetch_max_bytes,
+                    self.limits.gather_ms / 1000, self.app.on_gap,
                 )  # fmt: skip
             start = {tp: reset if offset is None else offset for tp, offset in committed.items()}
             await self.app.on_data_thread(self._pump.assign, start, epoch)

@@ -26,7 +26,7 @@ class Rests:
         self._bootstrap, self._topic = bootstrap, topic
         self.waits_s: list[float] = []
         monkeypatch.setattr(pump_module, "sleep", self.waits_s.append)
-        self.pump = Pump({"bootstrap.servers": bootstrap, "group.id": topic}, max_records, gather_s)
+        self.pump = Pump({"bootstrap.servers": bootstrap, "group.id": topic}, max_records, 1_000, gather_s)
         self.pump.assign({TP(topic, 0): 0}, 1)
 
     def fetch_new(self, n_records: int = 1) -> RecordBatch:
@@ -88,12 +88,32 @@ def test_after_a_full_fetch_the_next_comes_at_once(make_rests: Callable[..., Res
     assert rests.waits_s == []
 
 
+def test_a_fetch_has_so_many_bytes_at_the_most(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
+    [topic] = make_topics(kafka, "events")
+    pump = Pump({"bootstrap.servers": kafka.bootstrap, "group.id": topic}, max_records=100, max_bytes=1_000, gather_s=0)
+    small, large = Outgoing(b"x" * 400), Outgoing(b"x" * 4_000)
+    try:
+        pump.assign({TP(topic, 0): 0}, 1)
+        produce_all(kafka.bootstrap, topic, [small])
+        assert (len(fetch_next(pump)), pump.took_all) == (1, True)
+        produce_all(kafka.bootstrap, topic, [small] * 7 + [large] * 2)
+        time.sleep(0.5)  # until the client has them all
+        assert (len(fetch_next(pump)), pump.took_all) == (2, False)
+        # The last small one comes with a large one, whose size is met only when it is there; the next comes alone.
+        assert [len(fetch_next(pump)) for _ in range(4)] == [2, 2, 2, 1]
+        assert (pump.fetch(0.1), pump.took_all) == ([], True)
+    finally:
+        pump.close()
+
+
 def test_a_gap_follows_the_records_that_come_with_it(kafka: Any, make_topics: Callable[..., list[str]]) -> None:
     [topic] = make_topics(kafka, "events")
     tp = TP(topic, 0)
     # Nothing more is asked for while three records wait in the client.
     config = {"bootstrap.servers": kafka.bootstrap, "group.id": topic, "auto.offset.reset": "error"}
-    pump = Pump({**config, "queued.min.messages": 3, "fetch.queue.backoff.ms": 1}, max_records=4, gather_s=0)
+    pump = Pump(
+        {**config, "queued.min.messages": 3, "fetch.queue.backoff.ms": 1}, max_records=4, max_bytes=1_000, gather_s=0
+    )
     try:
         produce_all(kafka.bootstrap, topic, [Outgoing(b"{}")] * 10)
         pump.assign({tp: 0}, 1)
@@ -118,7 +138,9 @@ def test_a_gap_follows_the_records_that_come_with_it(kafka: Any, make_topics: Ca
 
 
 def test_after_its_end_it_does_nothing(kafka: Any) -> None:
-    pump = Pump({"bootstrap.servers": kafka.bootstrap, "group.id": "closed"}, max_records=4, gather_s=0)
+    pump = Pump(
+        {"bootstrap.servers": kafka.bootstrap, "group.id": "closed"}, max_records=4, max_bytes=1_000, gather_s=0
+    )
     pump.close()
     pump.unassign()
     pump.assign({TP("events", 0): 0}, 1)
