@@ -83,7 +83,7 @@ async def test_what_is_left_of_a_fetch_is_dropped_when_its_epoch_ends() -> None:
         consumer._epoch += 1
 
     # Another assignment begins while the first of them is passed on.
-    consumer._pump, consumer.callback = SimpleNamespace(fetch=fetch, gaps=deque()), take
+    consumer._pump, consumer.callback = SimpleNamespace(fetch=fetch, gaps=deque(), took_all=True), take
     consumer._reading.set()
     task = asyncio.create_task(BatchConsumer._fetch_batches.fun(consumer))
     try:
