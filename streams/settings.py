@@ -38,8 +38,8 @@ class EngineLimits:
     #: 0.75 at 2,048 (measured).
     fetch_max_records: int = 8192
     #: Bytes of one fetch, as nearly as the size of the records before tells; one record comes whatever its size. Only
-    #: records above 1 kB meet it. With 8.6 kB each, 70 MB a fetch otherwise, a worker takes 220 MB of memory, not 410, and
-    #: as much CPU; bounds of 2 and 4 MB cost more (measured).
+    #: records above 1 kB meet it. With 8.6 kB each, 70 MB a fetch otherwise, a worker takes 220 MB of memory, not 410,
+    #: and as much CPU; bounds of 2 and 4 MB cost more (measured).
     fetch_max_bytes: int = 8 * 1024 * 1024
     #: Milliseconds a broker waits for data before it answers an empty fetch.
     fetch_wait_max_ms: int = 100
