@@ -148,7 +148,7 @@ class Pump:
                 self.lost_broker.ask(self._consumer, topic)
             return []
         batches: dict[TP, RecordBatch] = {}
-        n_records = n_bytes = 0
+        n_records = 0
         wanted = max(self._room(0, 0), 1)
         messages = [first, *self._consumer.consume(wanted - 1, 0)]
         while messages:

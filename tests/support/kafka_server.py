@@ -85,6 +85,10 @@ def _run(command: list[str], timeout_s: float) -> str:
         raise RuntimeError(f"{error}\n{output}".rstrip()) from None
 
 
+#: Of the JVM of a broker, and of Kafka's tools.
+_HEAP = ("-Xmx1g",)
+
+
 class ApacheKafka:
     """One broker and controller in one process, with its data in a folder of its own.
 
@@ -97,14 +101,14 @@ class ApacheKafka:
     settings : mapping of str to str, optional
         Lines for ``server.properties`` beyond, or instead of, those that one small node needs.
     heap : sequence of str
-        Options of the JVM for its heap.
+        Options of the broker's JVM for its heap.
     """
 
     def __init__(
         self,
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
-        heap: Sequence[str] = ("-Xmx1g",),
+        heap: Sequence[str] = _HEAP,
     ) -> None:
         self._jars = resolve_jars()
         self._heap = heap
@@ -139,7 +143,7 @@ class ApacheKafka:
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             self.run_tool("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._properties))
         self._process = SupervisedProcess(
-            self._java("kafka.Kafka", str(self._properties)),
+            self._java("kafka.Kafka", str(self._properties), heap=self._heap),
             folder=self.folder,
             log=self.log,
             env=os.environ,
@@ -157,8 +161,8 @@ class ApacheKafka:
         """Run one of Kafka's command-line tools, named by its Java class, and return its output."""
         return _run(self._java(main, *arguments), START_DEADLINE_S)
 
-    def _java(self, main: str, *arguments: str) -> list[str]:
-        options = [*self._heap, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{self._jars}/*"]
+    def _java(self, main: str, *arguments: str, heap: Sequence[str] = _HEAP) -> list[str]:
+        options = [*heap, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{self._jars}/*"]
         return ["java", *options, main, *arguments]
 
     def kill(self) -> None:
