@@ -104,6 +104,8 @@ class InProcess:
         self._room = [limits.max_rows_in_flight] * len(self._steps)
         #: Rows that have come in and are not settled yet.
         self.n_under_way = 0
+        #: Bytes of the fetches that have such rows.
+        self.n_bytes_under_way = 0
 
     @property
     def settled_to(self) -> int:
@@ -132,6 +134,7 @@ class InProcess:
         records.ticket = self._ledger.open(self._tp, records.end_offset, len(records), follows=self._end or None)
         self._end = records.end_offset
         self.n_under_way += len(records)
+        self.n_bytes_under_way += records.n_bytes
         self._waiting[0].append(records)
 
     def turn(self, *, drain: bool = False) -> float | None:
@@ -160,6 +163,8 @@ class InProcess:
                 assert source.ticket is not None
                 self.n_under_way -= n_rows
                 self._ledger.finish(source.ticket, n_rows)
+                if not source.ticket.unfinished:
+                    self.n_bytes_under_way -= source.n_bytes
             if self._waiting[position] and result.room_rows > 0:
                 due_in_s.append(0.0)
             if result.due_in_s is not None:

@@ -154,6 +154,8 @@ class _Run:
         self._values, self._keys, self._due_s = values, keys, due_s
         self._timestamps_ms = (due_s * 1000).astype(np.int64)
         self._there_s = due_s + costs.path_in_s
+        #: Bytes of all records before each, and of all.
+        self._bytes_before = np.cumsum([0, *(len(value or b"") for value in values)])
         self._costs, self._limits = costs, limits
         self._clock = VirtualClock()
         self._pool = VirtualPool(self._clock, max(1, pool_threads(built)))
@@ -183,18 +185,27 @@ class _Run:
         return self._result()
 
     @property
-    def _room(self) -> int:
-        return self._limits.max_rows_in_flight - self._engine.n_under_way
+    def _has_room(self) -> bool:
+        limits, engine = self._limits, self._engine
+        return engine.n_under_way < limits.max_rows_in_flight and engine.n_bytes_under_way < limits.max_bytes_in_flight
+
+    @property
+    def _most_rows(self) -> int:
+        """Rows of the next fetch at the most."""
+        start, limits = self._n_fetched, self._limits
+        fitting = int(np.searchsorted(self._bytes_before, self._bytes_before[start] + limits.fetch_max_bytes, "right"))
+        # A record that is larger than a fetch comes alone.
+        return max(min(fitting - 1 - start, limits.fetch_max_records), 1)
 
     def _fetch(self) -> int:
         """Take up what is there, as far as there is room."""
-        if self._clock() < self._rests_until_s:
+        if self._clock() < self._rests_until_s or not self._has_room:
             return 0
         start = self._n_fetched
         n_there = int(np.searchsorted(self._there_s, self._clock(), "right")) - start
-        n_rows = min(n_there, self._limits.fetch_max_records) if self._room > 0 else 0
+        n_rows = min(n_there, most := self._most_rows)
         if n_rows:
-            if n_rows < self._limits.fetch_max_records:
+            if n_rows < most:
                 self._rests_until_s = self._clock() + self._limits.gather_ms / 1000
             rows = slice(start, start + n_rows)
             self._clock.spend(self._costs.fetch.seconds(n_rows))
@@ -207,7 +218,7 @@ class _Run:
         moments_s = [self._pool.next_s]
         if due_in_s is not None:
             moments_s.append(self._clock() + due_in_s)
-        if self._room > 0 and self._n_fetched < len(self._values):
+        if self._has_room and self._n_fetched < len(self._values):
             moments_s.append(max(float(self._there_s[self._n_fetched]), self._rests_until_s))
         next_s = min(moments_s)
         if next_s < float("inf"):

@@ -29,7 +29,8 @@ def make_pipeline(tmp_path: Path) -> Callable[..., Pipeline]:
     write_model(tmp_path / "models", "weigh", affine([1.0, 2.0]), '[inputs.x]\nfield = "x"\n')
 
     def make(flight_record: bool = False, **batch: Any) -> Pipeline:
-        pipeline = Pipeline("p", {"topic": "in", "event_id": "id", "event_time": "at"}, folder=tmp_path)
+        source = {"topic": "in", "event_id": "id", "event_time": "at"}
+        pipeline = Pipeline("p", source, folder=tmp_path, threads=2)  # however many processors there are
         pipeline = pipeline.then("known", filter_events(present=["x"])).then("weigh", infer(["weigh"], batch=batch))
         return pipeline.to("out", flight_record=flight_record)
 
@@ -46,15 +47,16 @@ def run(
     line: Line,
     values: list[bytes | None] | None = None,
     *,
-    gather_ms: float = 1e-6,
+    limits: dict[str, Any] | None = None,
     **costs: Any,
 ) -> OfflineRun:
     due_us = (np.array(due_ms) * 1000).astype(np.int64)
     given = {"fetch": NOTHING, "decode": NOTHING, "produce": NOTHING, **costs}
     values = records(len(due_ms)) if values is None else values
     stages = {"known": NOTHING, "weigh": line}
-    limits = replace(limits_of(pipeline.spec), gather_ms=gather_ms)
-    return run_offline(pipeline.build(), values, [b"k"] * len(values), due_us, Costs(stages=stages, **given), limits)
+    engine_limits = replace(limits_of(pipeline.spec), **{"gather_ms": 1e-6, **(limits or {})})
+    all_costs = Costs(stages=stages, **given)
+    return run_offline(pipeline.build(), values, [b"k"] * len(values), due_us, all_costs, engine_limits)
 
 
 def sizes_and_reasons(found: OfflineRun) -> list[tuple[int, str]]:
@@ -70,7 +72,7 @@ def test_what_comes_while_a_batch_is_computed_is_the_next_one(make_pipeline: Cal
 
 
 def test_a_fetch_soon_after_another_waits_for_what_comes_meanwhile(make_pipeline: Callable[..., Pipeline]) -> None:
-    found = run(make_pipeline(), [0, 1, 2, 9], Line(fixed_s=0.5 * MS), gather_ms=4)
+    found = run(make_pipeline(), [0, 1, 2, 9], Line(fixed_s=0.5 * MS), limits={"gather_ms": 4})
     assert sizes_and_reasons(found) == [(1, "idle"), (2, "idle"), (1, "idle")]
     assert found.latency_s * 1000 == pytest.approx([0.5, 3.5, 2.5, 0.5])
 
@@ -95,12 +97,9 @@ def test_batches_in_flight_overlap_and_come_in_their_order(make_pipeline: Callab
     line, due_ms = Line(fixed_s=1 * MS, per_row_s=1 * MS), [0, 0.5, 0.6, 0.7]
     alone = run(make_pipeline(), due_ms, line)
     assert alone.latency_s * 1000 == pytest.approx([2, 5.5, 5.4, 5.3])
-    two = make_pipeline(in_flight=2)
-    threads = two.build().threads
-    found = run(two, due_ms, line)
-    if threads > 1:
-        assert sizes_and_reasons(found) == [(1, "idle"), (1, "idle"), (2, "idle")]
-        assert found.latency_s * 1000 == pytest.approx([2, 2, 4.4, 4.3])
+    found = run(make_pipeline(in_flight=2), due_ms, line)
+    assert sizes_and_reasons(found) == [(1, "idle"), (1, "idle"), (2, "idle")]
+    assert found.latency_s * 1000 == pytest.approx([2, 2, 4.4, 4.3])
     assert [position for position, _ in found.predictions] == [0, 1, 2, 3]
 
 
@@ -146,6 +145,24 @@ def test_a_target_counts_what_a_worker_counts_after_the_batch(
         run(make_pipeline(**batch), [0], NOTHING, linger_s=7 * MS, path_out_s=50 * MS)
     # The linger that it has, and 2 ms: nobody tells a worker how far its consumers are.
     assert counted_s == pytest.approx([0.003, 0.007])
+
+
+def test_a_fetch_ends_at_its_bytes_though_more_is_there(make_pipeline: Callable[..., Pipeline]) -> None:
+    n_bytes = len(records(1)[0] or b"")
+    two = run(make_pipeline(), [0] * 5, Line(fixed_s=1 * MS), limits={"fetch_max_bytes": 2 * n_bytes, "gather_ms": 4})
+    assert sizes_and_reasons(two) == [(2, "idle"), (2, "idle"), (1, "idle")]
+    assert two.latency_s * 1000 == pytest.approx([1, 1, 2, 2, 3])  # no pause: something was left behind
+    alone = run(make_pipeline(), [0] * 3, Line(), limits={"fetch_max_bytes": 1})
+    assert sizes_and_reasons(alone) == [(1, "idle")] * 3
+
+
+def test_no_fetch_while_too_many_bytes_are_under_way(make_pipeline: Callable[..., Pipeline]) -> None:
+    n_bytes = len(records(1)[0] or b"")
+    pipeline, due_ms, line = make_pipeline(in_flight=2), [0, 0.5], Line(fixed_s=1 * MS)
+    roomy = run(pipeline, due_ms, line, limits={"max_bytes_in_flight": n_bytes + 1})
+    assert roomy.latency_s * 1000 == pytest.approx([1, 1])
+    tight = run(pipeline, due_ms, line, limits={"max_bytes_in_flight": n_bytes})
+    assert tight.latency_s * 1000 == pytest.approx([1, 1.5])
 
 
 def test_all_at_once_come_in_full_batches(make_pipeline: Callable[..., Pipeline]) -> None:
