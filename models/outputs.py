@@ -71,7 +71,7 @@ def non_finite_rows(outputs: Mapping[str, Column]) -> NDArray[np.bool_]:
         if isinstance(column, np.ndarray) and column.dtype.kind == "f":
             finite = np.isfinite(column)
             if not finite.all():
-                bad |= ~(finite if finite.ndim == 1 else finite.all(axis=1))
+                bad |= ~finite.reshape(len(finite), -1).all(axis=1)
     return bad
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from modelstream.models.errors import ConfigError, OperatorError
 from modelstream.operators.batch import Column, EventBatch
 from modelstream.operators.fields import ColumnSpec, read_columns
+from modelstream.operators.user_functions import call_user_function, checked_column
 
-__all__ = ["Extract", "ExtractFunction", "checked_column"]
+__all__ = ["Extract", "ExtractFunction"]
 
 #: A user's function: columns by name, each with one entry per event.
 ExtractFunction = Callable[[EventBatch], Mapping[str, Column]]
@@ -55,57 +53,10 @@ class Extract:
         if self.function is None:
             read_columns(batch, self.columns, self.step_id)
             return batch
-        columns = self.function(batch)
+        changed, columns = call_user_function(self.step_id, self.function, batch)
         if not isinstance(columns, Mapping):
-            raise OperatorError(self.step_id, f"the function returned {_name(columns)}, not columns by name")
+            found = type(columns).__name__
+            raise OperatorError(self.step_id, f"the function returned {found}, not columns by name")
         for name, column in columns.items():
-            batch.columns[name] = checked_column(self.step_id, name, column, len(batch))
-        return batch
-
-
-def checked_column(step_id: str, name: Any, column: Any, n_rows: int) -> Column:
-    """Return a column that a user's function made, once it is sure that it is one.
-
-    Parameters
-    ----------
-    step_id : str
-        Name of the stage.
-    name, column : object
-        What the function calls it, and what it made.
-    n_rows : int
-        How many rows it must have.
-
-    Raises
-    ------
-    OperatorError
-        The name is no text, or the column is neither numbers nor text, or has other rows.
-    """
-    if not isinstance(name, str):
-        raise OperatorError(step_id, f"a column's name is {name!r}, not text")
-    if isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind in "UO":
-        column = column.tolist()
-    if not isinstance(column, np.ndarray | list):
-        raise OperatorError(step_id, f"column {name!r} is {_name(column)}, neither an array nor a list")
-    n_found = len(column) if isinstance(column, list) or column.ndim else 0
-    if n_found != n_rows:
-        raise OperatorError(step_id, f"column {name!r} has {n_found} rows for {n_rows} events")
-    if isinstance(column, list):
-        return _checked_list(step_id, name, column)
-    if column.dtype.kind not in "biufMO":
-        raise OperatorError(step_id, f"column {name!r} is an array of {column.dtype}")
-    return column
-
-
-def _checked_list(step_id: str, name: str, column: list[Any]) -> list[Any]:
-    try:
-        "".join(column)  # Raises where one is not text; the cheapest check there is.
-    except TypeError:
-        kinds = " and ".join(sorted({_name(value) for value in column}))
-        raise OperatorError(
-            step_id, f"column {name!r} is a list of {kinds}; lists are for text, numbers are arrays"
-        ) from None
-    return column
-
-
-def _name(value: object) -> str:
-    return type(value).__name__
+            changed.columns[name] = checked_column(self.step_id, name, column, len(batch))
+        return changed

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from modelstream.models.errors import ConfigError, OperatorError
 from modelstream.operators.batch import EventBatch
 from modelstream.operators.paths import Unfit, find_values, look_up
+from modelstream.operators.user_functions import call_user_function
 
 __all__ = ["Filter", "FilterFunction"]
 
@@ -51,8 +52,9 @@ class Filter:
     def __call__(self, batch: EventBatch) -> EventBatch:
         """Mark the events that the rule takes out."""
         if self.function is not None:
-            batch.filter_out(~self._checked(self.function(batch), len(batch)))
-            return batch
+            changed, keep = call_user_function(self.step_id, self.function, batch)
+            changed.filter_out(~self._checked(keep, len(batch)))
+            return changed
         for path in self.present:
             batch.filter_out(np.array(_absent(batch.events, path), np.bool_))
         return batch

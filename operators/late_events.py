@@ -64,6 +64,12 @@ class LateEvents(Sequence[dict[str, Any]]):
             selected._events = select_rows(self._events, rows)
         return selected
 
+    def copy(self) -> LateEvents:
+        """Return the same events, to be changed; what lies deeper in them stays shared."""
+        copied = LateEvents(self._values, self.fields)
+        copied._events = None if self._events is None else list(map(dict.copy, self._events))
+        return copied
+
     @staticmethod
     def concat(parts: Sequence[LateEvents | list[dict[str, Any]]]) -> LateEvents | list[dict[str, Any]]:
         """Return events put one after the other, decoded if any of them are."""

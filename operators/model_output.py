@@ -39,6 +39,12 @@ class ModelOutput:
         version = self.version if isinstance(self.version, str) else select_rows(self.version, rows)
         return ModelOutput(version, fields, None if self.answered is None else self.answered[rows])
 
+    def copy(self) -> ModelOutput:
+        """Return the same answers, to be changed."""
+        version = self.version if isinstance(self.version, str) else self.version.copy()
+        fields = {name: column.copy() for name, column in self.fields.items()}
+        return ModelOutput(version, fields, None if self.answered is None else self.answered.copy())
+
     @classmethod
     def concat(cls, parts: Sequence[ModelOutput]) -> ModelOutput:
         """Return the answers for batches put one after the other; they have the same fields."""

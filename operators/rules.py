@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +12,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from modelstream.models.errors import ConfigError, OperatorError
-from modelstream.models.outputs import non_finite_rows
 from modelstream.operators.answers import find_answer
 from modelstream.operators.batch import Column, EventBatch, Fault, ModelOutput, RowStatus
 from modelstream.operators.expressions import Expression, Frame
-from modelstream.operators.extract import checked_column
 from modelstream.operators.fields import ColumnSpec, read_columns
+from modelstream.operators.user_functions import call_user_function
 from modelstream.operators.vector_logic import true_rows
 from modelstream.operators.vectors import Vector
 
@@ -173,30 +172,12 @@ class Rules:
     # A function
 
     def _call(self, function: RulesFunction, batch: EventBatch) -> EventBatch:
-        changed = _copy(batch)
-        returned = function(changed)
-        if returned is not None and returned is not changed:
+        changed, returned = call_user_function(self.step_id, function, batch)
+        if returned is not None:
             raise OperatorError(
                 self.step_id, f"the function returned {type(returned).__name__}; it must change the batch that it gets"
             )
-        if changed.status is not None and (changed.status.shape != (len(batch),) or changed.status.dtype != np.uint8):
-            raise OperatorError(self.step_id, "the function replaced the status; call reject() or filter_out()")
-        for name, column in changed.columns.items():
-            changed.columns[name] = checked_column(self.step_id, name, column, len(batch))
-        for name, output in changed.outputs.items():
-            if output is not batch.outputs.get(name):
-                self._check_output(changed, name, output)
         return changed
-
-    def _check_output(self, batch: EventBatch, name: str, output: Any) -> None:
-        if not isinstance(output, ModelOutput) or not output.fields:
-            raise OperatorError(self.step_id, f"output {name!r} is no ModelOutput with fields")
-        for key, column in output.fields.items():
-            checked_column(self.step_id, f"{name}.{key}", column, len(batch))
-        bad = non_finite_rows(output.fields)
-        if output.answered is not None:
-            bad &= output.answered
-        self._reject(batch, bad, "non_finite", f"output {name!r} is not finite")
 
 
 def _plain(vector: Vector) -> Column:
@@ -217,14 +198,3 @@ def _nullable(vector: Vector) -> Column:
     if values.dtype.kind == "f":
         return np.where(null, np.nan, values).astype(values.dtype)  # JSON has no NaN: it is written as null
     return np.where(null, None, values)  # type: ignore[call-overload, no-any-return]
-
-
-def _copy(batch: EventBatch) -> EventBatch:
-    """Return a batch to be changed, so that what a function did before it raised does not stay."""
-    return replace(
-        batch,
-        columns={name: column.copy() for name, column in batch.columns.items()},
-        outputs=dict(batch.outputs),
-        faults=dict(batch.faults),
-        status=None if batch.status is None else batch.status.copy(),
-    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelstream.operators.batch import EventBatch, Fault, Settled, join_alike
+from modelstream.operators.encode import PredictionEncoder
 from modelstream.operators.operator import Operator, run_isolated
 from modelstream.streams.dead_letter import dead_letters
 from modelstream.streams.delivery import Outlet, Output
@@ -174,7 +175,18 @@ class Step:
         if self._encoder is None:
             result.batches.append(events)
             return
-        values = self._encoder.encode(events)
+        try:
+            values = self._encoder.encode(events)
+        except Exception:
+            # A function's answer that no record can hold.
+            settled = run_isolated(_Writing(self._encoder), events)
+            self._reject(settled.rejected, result)
+            for kept in settled.all_kept:
+                self._send(kept, self._encoder.encode(kept), result)
+        else:
+            self._send(events, values, result)
+
+    def _send(self, events: EventBatch, values: list[str], result: StepResult) -> None:
         # A character is at most four bytes of UTF-8, and the key, which counts too, stands in the value.
         if 8 * max(map(len, values)) > self._max_output_bytes:
             events, values = self._without_oversize(events, values, result)
@@ -196,6 +208,18 @@ class Step:
         settled = events.settle()
         self._reject(settled.rejected, result)
         return settled.kept, fits
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """The encoder as an operator, to find the rows that cannot be written."""
+
+    encoder: PredictionEncoder
+    step_id: str = "sink"
+
+    def __call__(self, batch: EventBatch) -> EventBatch:
+        self.encoder.encode(batch)
+        return batch
 
 
 def _hand_over(counts: list[tuple[RecordBatch, int]], result: StepResult) -> None:
