@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelstream.models.contract import ANY_WIDTH
 from modelstream.models.errors import ConfigError
+from modelstream.models.registry import find_version
 from modelstream.operators.answers import OutputSchema
 from modelstream.operators.cascade import Cascade
 from modelstream.operators.circuit import Circuit
@@ -28,7 +29,7 @@ __all__ = ["ModelLoader", "build_infer"]
 
 
 class ModelLoader:
-    """Loads models, each version once.
+    """Loads models, each version once, however it is named, and whatever time stages give it.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class ModelLoader:
 
     def __init__(self, models_dir: Path) -> None:
         self._models_dir = models_dir
-        self._loaded: dict[tuple[str, str, float | None], OnnxModel] = {}
+        self._loaded: dict[tuple[Path, str], OnnxModel] = {}
 
     @property
     def models(self) -> tuple[OnnxModel, ...]:
@@ -58,13 +59,11 @@ class ModelLoader:
         # Imported here: what only reads pipeline files needs no ONNX Runtime.
         from modelstream.models.loading import load_model
 
-        timeout_s = None if infer.timeout_ms is None else infer.timeout_ms / 1000
-        key = reference, infer.provider, timeout_s
+        key = find_version(self._models_dir, reference, path).directory, infer.provider
         if key not in self._loaded:
-            self._loaded[key] = load_model(
-                self._models_dir, reference, path=path, provider=infer.provider, timeout_s=timeout_s
-            )
-        return self._loaded[key]
+            self._loaded[key] = load_model(self._models_dir, reference, path=path, provider=infer.provider)
+        model = self._loaded[key]
+        return model if infer.timeout_ms is None else model.with_timeout(infer.timeout_ms / 1000)
 
 
 def build_infer(

@@ -14,6 +14,9 @@ from modelstream.streams.settings import BrokerSettings
 __all__ = ["mark_done"]
 
 _TIMEOUT_S = 30.0
+_CONFIG = {"enable.idempotence": True, "message.timeout.ms": int(_TIMEOUT_S * 1000)}
+#: How long one wait for room in the producer's queue lasts.
+_ROOM_S = 0.1
 
 
 def mark_done(settings: BrokerSettings, topic: str, letters: Sequence[Letter]) -> None:
@@ -39,11 +42,16 @@ def mark_done(settings: BrokerSettings, topic: str, letters: Sequence[Letter]) -
         if error is not None:
             failures.append(error)
 
-    config = {"enable.idempotence": True, "message.timeout.ms": int(_TIMEOUT_S * 1000), **settings.librdkafka()}
-    producer = Producer(config, logger=SILENT_LOGGER)
+    producer = Producer({**_CONFIG, **settings.librdkafka()}, logger=SILENT_LOGGER)
     try:
         for letter in letters:
-            producer.produce(topic, partition=letter.place.partition, headers=marker(letter), on_delivery=on_delivery)
+            mark = {"partition": letter.place.partition, "headers": marker(letter), "on_delivery": on_delivery}
+            while not failures:
+                try:
+                    producer.produce(topic, **mark)
+                    break
+                except BufferError:  # it ends by itself: what waits too long has failed
+                    producer.poll(_ROOM_S)
     except KafkaException as error:
         failures.append(error.args[0])
     if producer.flush(_TIMEOUT_S) or failures:

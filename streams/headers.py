@@ -19,6 +19,7 @@ __all__ = [
     "Headers",
     "as_count",
     "header_text",
+    "n_header_bytes",
     "own_headers",
     "read_headers",
     "split_own",
@@ -83,6 +84,17 @@ def read_headers(messages: Sequence[Message]) -> list[Headers | None]:
             dropped: Headers = [(_DROPPED, b"all")]
             messages[len(found)].set_headers(dropped)
             found.append(dropped)
+
+
+def n_header_bytes(headers: Headers) -> int:
+    """Return how many bytes names and values of headers have, where names are ASCII, as nearly all are.
+
+    Examples
+    --------
+    >>> n_header_bytes([("trace", b"7"), ("empty", None)])
+    11
+    """
+    return sum(len(name) + len(value or b"") for name, value in headers)
 
 
 def split_own(headers: Iterable[tuple[str, bytes | None]]) -> tuple[dict[str, bytes], Headers]:

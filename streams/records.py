@@ -12,7 +12,7 @@ from confluent_kafka import Message
 from faust.types import TP
 from numpy.typing import NDArray
 
-from modelstream.streams.headers import FIRST_TIMESTAMP, ORIGIN, Headers, as_count, read_headers
+from modelstream.streams.headers import FIRST_TIMESTAMP, ORIGIN, Headers, as_count, n_header_bytes, read_headers
 from modelstream.streams.ledger import Ticket
 
 __all__ = ["RecordBatch", "SourceRecord", "split_by_partition"]
@@ -84,14 +84,16 @@ class RecordBatch:
         batch._offsets.append(np.arange(start_offset, start_offset + n_rows))
         batch.end_offset = start_offset + n_rows
         batch.n_rows = batch.unsent = batch._needed = n_rows
-        batch.n_bytes = sum(len(value) for value in values if value)
+        batch.n_bytes = sum(map(len, filter(None, [*values, *keys])))
         return batch
 
     def _start(self, tp: TP, epoch: int, follows: int | None) -> None:
         self.tp = tp
         self.epoch = epoch
         self.follows = follows
-        self.n_rows = self.n_bytes = 0
+        self.n_rows = 0
+        #: Bytes of keys, values and headers: what is held in memory for them.
+        self.n_bytes = 0
         #: Values of the records.
         self.values: list[bytes | None] = []
         #: Keys of the records.
@@ -119,8 +121,12 @@ class RecordBatch:
         headers = read_headers(messages)
         if self._headers or headers.count(None) < n:
             self._headers = [*(self._headers or [None] * self.n_rows), *headers]
+            self.n_bytes += sum(map(n_header_bytes, filter(None, headers)))
         self.values += map(Message.value, messages)
-        self.keys += map(Message.key, messages)
+        keys = list(map(Message.key, messages))
+        if keys.count(None) < n:
+            self.n_bytes += sum(map(len, filter(None, keys)))
+        self.keys += keys
         self._timestamps_ms.append(np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, n))
         first, last = messages[0].offset(), messages[-1].offset()
         # Nearly always without a hole, and then nobody needs to ask every record.

@@ -151,6 +151,18 @@ class TestBuild:
         built = changed(project, "total@1", "total").build()
         assert built.models[1].version == "2"
 
+    def test_a_version_is_loaded_once_however_it_is_named(self, tmp_path: Path) -> None:
+        write_model(tmp_path / "models", "m", affine([1.0]), '[inputs.x]\nfields = ["x"]\n')
+        pipeline = (
+            Pipeline("p", {"topic": "in", "event_id": "id"}, folder=tmp_path)
+            .then("first", infer(["m", {"model": "m@1", "as": "same"}]))
+            .then("second", infer([{"model": "m", "as": "in_time"}], timeout_ms=60_000))
+            .to("out")
+        )
+        assert len(pipeline.build().models) == 1
+        [found] = pipeline.simulate([{"id": "1", "x": 2}]).predictions
+        assert [said["value"] for said in found["predictions"].values()] == [2, 2, 2]
+
     def test_models_from_another_folder(self, project: Path, tmp_path: Path) -> None:
         (project.parent / "models").rename(tmp_path / "elsewhere")
         assert load_pipeline(project).build(tmp_path / "elsewhere").models

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
+import numpy as np
 from confluent_kafka import Message
 from faust.types import TP
 from hypothesis import given
@@ -38,12 +39,23 @@ def test_one_topic_is_not_asked_for(partitions: list[int]) -> None:
 
 def test_a_batch_ends_after_its_last_record_and_knows_its_records() -> None:
     batch = RecordBatch(TP("t", 2), [message("t", 2, 10), message("t", 2, 13, None)], epoch=1)
-    assert (len(batch), batch.end_offset, batch.n_bytes) == (2, 14, 1)
+    assert (len(batch), batch.end_offset, batch.n_bytes) == (2, 14, 1 + 6)  # a value, and two keys
     assert batch.values == [b"v", None]
     assert batch.default_ids() == ["t/2/10", "t/2/13"]
     assert batch.timestamps_ms.tolist() == [7, 7]
     record = batch.record(1)
     assert (record.offset, record.key, record.value, record.headers) == (13, b"k13", None, [])
+
+
+def test_bytes_are_those_of_keys_values_and_headers() -> None:
+    batch = RecordBatch(
+        TP("t", 2), [message("t", 2, 10), *with_headers([("trace", b"12345"), ("none", None)])], epoch=1
+    )
+    assert batch.n_bytes == (3 + 1) + 2 + (5 + 5) + 4
+    alone = Message(topic="t", partition=2, offset=11, key=None, value=b"1234", timestamp=(1, 7))
+    assert RecordBatch(TP("t", 2), [alone], epoch=1).n_bytes == 4
+    times = np.zeros(2, np.int64)
+    assert RecordBatch.of_values(TP("t", 2), [b"123", None], [None, b"k"], times, 0).n_bytes == 4
 
 
 def test_a_redriven_record_has_the_id_and_the_time_of_the_record_it_was_at_first() -> None:
