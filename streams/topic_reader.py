@@ -89,6 +89,8 @@ class TopicReader:
         self._consumer = Consumer({**config, "error_cb": self._on_error}, logger=SILENT_LOGGER)
         # The end of each partition that is still to be reached; None for those that have none.
         self._ends: dict[int, int] | None = None
+        # Of stretches, what comes next in each partition.
+        self._next: dict[int, int] = {}
         self._error: KafkaError | None = None
         self._last_event = time.monotonic()
 
@@ -103,12 +105,15 @@ class TopicReader:
         return set(self._ends or ())
 
     def pause(self, partitions: Iterable[int]) -> None:
-        """Fetch nothing more of these, until `resume`."""
-        self._consumer.pause([TopicPartition(self._topic, p) for p in partitions])
+        """Fetch nothing more of these, until `resume`; only of stretches.
+
+        They are let go of: around its own pause librdkafka loses or repeats records (librdkafka#5591, #2190, #4686).
+        """
+        self._consumer.incremental_unassign([TopicPartition(self._topic, p) for p in partitions])
 
     def resume(self, partitions: Iterable[int]) -> None:
-        """Fetch of these again."""
-        self._consumer.resume([TopicPartition(self._topic, p) for p in partitions])
+        """Fetch of these again, from the record on that was not fetched yet."""
+        self._consumer.incremental_assign([TopicPartition(self._topic, p, self._next[p]) for p in partitions])
 
     def start(self, from_beginning: bool, until_end: bool) -> None:
         """Settle where reading starts and ends."""
@@ -159,6 +164,7 @@ class TopicReader:
     def start_spans(self, spans: Mapping[int, tuple[int, int]]) -> None:
         """Read these stretches."""
         self._ends = {p: end for p, (_, end) in spans.items()}
+        self._next = {p: start for p, (start, _) in spans.items()}
         self._consumer.assign([TopicPartition(self._topic, p, start) for p, (start, _) in spans.items()])
 
     def _partitions(self) -> list[int]:
@@ -218,6 +224,7 @@ class TopicReader:
         assert self._ends is not None
         ends = self._ends.copy()
         last = dict(zip(map(Message.partition, messages), map(Message.offset, messages), strict=True))
+        self._next |= {partition: offset + 1 for partition, offset in last.items()}
         # Whoever stands at a partition's end may have passed the last offsets in a gap, without a record.
         passed = {partition for partition, offset in last.items() if offset + 1 >= ends.get(partition, 0)}
         for partition in passed.union(message.partition() for message in at_end):

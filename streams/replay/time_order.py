@@ -104,7 +104,7 @@ class _Queue(Generic[T]):
         rising = np.maximum(np.maximum.accumulate(times), self.latest)
         self.latest = int(rising[-1])
         self.times = np.concatenate([self.times, rising])
-        self.records = self.records + records
+        self.records += records
 
     def count_until(self, time: int, *, inclusive: bool) -> int:
         return int(np.searchsorted(self.times, time, "right" if inclusive else "left"))
