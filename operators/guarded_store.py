@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from threading import Event, Lock, Thread
 from typing import Protocol
 
-from modelstream.models.errors import CacheUnavailable
 from modelstream.operators.breaker import Breaker
 
 __all__ = ["GuardedStore", "Store", "StoreNews"]
@@ -58,7 +57,7 @@ class StoreNews:
         self._note_open = note_open
         self._is_open = False
 
-    def tell(self, breaker: Breaker, error: CacheUnavailable | None = None) -> None:
+    def tell(self, breaker: Breaker, error: Exception | None = None) -> None:
         """Look at a breaker after a call, with the error if the call failed."""
         if error is not None and breaker.is_open and not self._is_open:
             self._is_open = True
@@ -105,7 +104,7 @@ class GuardedStore:
             return None
         try:
             values = self._store.get_many(keys)
-        except CacheUnavailable as error:
+        except Exception as error:  # also what no client should raise: a cache is never a reason to fail
             with self._lock:
                 self._breaker.failed()
                 self._news.tell(self._breaker, error)
@@ -136,7 +135,7 @@ class GuardedStore:
     def _is_back(self) -> bool:
         try:
             self._store.get_many([_NO_KEY])
-        except CacheUnavailable:
+        except Exception:  # or nobody would ask any more
             with self._lock:
                 self._breaker.failed()
             self._note_error()

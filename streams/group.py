@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiokafka.coordinator.protocol import ConsumerProtocol
@@ -16,6 +17,9 @@ __all__ = ["Expulsions", "refusal", "shared_out"]
 
 # How often in a row the group may go on without a worker: once is a pause of the process, or of the network.
 _MAX_EXPULSIONS = 10
+
+# A coordinator that is there answers in milliseconds; asked again a while later, it costs nothing to give up.
+_ANSWER_TIMEOUT_S = 2.0
 
 
 def refusal(error: KafkaError, settings: BrokerSettings, group: str, session_timeout_s: float) -> ModelStreamError:
@@ -55,10 +59,12 @@ async def shared_out(coordinator: Any, topic: str) -> int | None:
 
     Called on aiokafka's thread.
     """
+    asked = coordinator._send_req(DescribeGroupsRequest([coordinator.group_id]))
     try:
-        response = await coordinator._send_req(DescribeGroupsRequest([coordinator.group_id]))
+        # On the group's own connection it may stand behind a request to join, which is answered when all have joined.
+        response = await asyncio.wait_for(asked, _ANSWER_TIMEOUT_S)
         [(error, _, state, _, _, members, *_)] = response.groups
-    except (KafkaError, NotImplementedError):
+    except (KafkaError, NotImplementedError, TimeoutError):
         return None
     # The embedded broker calls a group stable, and keeps what its members have to itself.
     if error or state != "Stable" or not all(member[-1] for member in members):

@@ -223,9 +223,10 @@ class Health(Service):
         await self._ask_for_ends()
         standings = self._consumer.standings(self._ends)
         stalled = self._watchdog.look(standings, starved_at=self._consumer.starved_at)
-        self._stalled = {
-            tp for tp in stalled if standings[tp].unfinished or await self._is_unread(tp, standings[tp].position)
-        }
+        # Together: each may wait for some seconds.
+        waiting = [tp for tp in stalled if not standings[tp].unfinished]
+        unread = await asyncio.gather(*(self._is_unread(tp, standings[tp].position) for tp in waiting))
+        self._stalled = stalled - {tp for tp, is_unread in zip(waiting, unread, strict=True) if not is_unread}
         # Asking takes a while: a drain may have begun meanwhile, and what it waits for must not be given up.
         if self._stalled and self._consumer.is_settled and not self._app.should_stop:
             await self._help()

@@ -35,6 +35,9 @@ _FATAL_CODES = frozenset(
     }
 )
 
+# What a broker that is away for a moment, or its leader, gives for an answer.
+_PASSING_CODES = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT})
+
 # Records whose objects are taken apart together. Of more, the first ones are no longer in the processor's cache.
 _TAKEN_TOGETHER = 1024
 
@@ -210,7 +213,13 @@ class Pump:
         try:
             low, high = self._consumer.get_watermark_offsets(here, _WATERMARKS_TIMEOUT_S)
         except KafkaException as error:
-            raise BrokerUnavailable(self._bootstrap, f"cannot read {place}: {error.args[0].str()}") from error
+            said = error.args[0]
+            if said.code() not in _PASSING_CODES:
+                raise BrokerUnavailable(self._bootstrap, f"cannot read {place}: {said.str()}") from error
+            # Read on where nothing is any more: the broker says so again, and then it may answer.
+            logger.warning("%s: where it begins is not known yet (%s)", place, said.str())
+            self._read_on(here, at)
+            return
         if at > high:
             raise BrokerUnavailable(
                 self._bootstrap,
@@ -228,5 +237,8 @@ class Pump:
             logger.warning("%s: records %d to %d are gone, going on from %d", place, at, low - 1, to)
             self.gaps.append(Gap(tp, at, to, self._ends.get(tp), self._epoch))
         self._positions[tp] = to
+        self._read_on(here, to)
+
+    def _read_on(self, here: TopicPartition, offset: int) -> None:
         self._consumer.incremental_unassign([here])
-        self._consumer.incremental_assign([TopicPartition(tp.topic, tp.partition, to)])
+        self._consumer.incremental_assign([TopicPartition(here.topic, here.partition, offset)])

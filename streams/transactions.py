@@ -127,6 +127,10 @@ class TransactionalDelivery(Delivery):
         # By this module's logger: its filter leaves out what is told by an error already.
         return Producer(self._config, logger=logger)
 
+    def _look_for_broker(self, n_remaining: int) -> None:
+        # It would wait while the lock is held, and a transaction without a broker fails by itself.
+        pass
+
     @property
     def n_held(self) -> int:
         """How many records are held back."""

@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -171,7 +172,7 @@ class WorkerProcess:
         except HTTPError as error:  # not ready
             with error, contextlib.suppress(ValueError):
                 found = json.load(error)
-        except OSError:  # not up yet
+        except (OSError, HTTPException, ValueError):  # not up yet, or it ended within its answer
             return None
         return found if isinstance(found, dict) else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from redis import Redis
@@ -125,3 +125,33 @@ def test_a_paused_server_holds_up_only_the_calls_that_open_the_breaker(server: R
     assert len(errors) == 5
     guarded.close(PATIENT_S)
     store.close()
+
+
+class Strange:
+    """A store whose client raises what no client should."""
+
+    def __init__(self) -> None:
+        self.is_well = False
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        if not self.is_well:
+            raise LookupError("an answer that nobody expects")
+        return [None] * len(keys)
+
+    def set_many(self, pairs: Sequence[tuple[bytes, bytes]], ttl_s: int) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+def test_whatever_a_client_raises_it_is_asked_again() -> None:
+    errors: list[int] = []
+    store, breaker = Strange(), Breaker(max_failures=1, rest_s=0.01)
+    guarded = GuardedStore(store, breaker, lambda: errors.append(1))
+    assert guarded.get_many([b"a"]) is None
+    until(lambda: len(errors) > 2)
+    store.is_well = True
+    until(lambda: not breaker.is_open)
+    assert guarded.get_many([b"a"]) == [None]
+    guarded.close(PATIENT_S)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from faust.types import TP
 from support.kafka_tools import Outgoing, delete_records, produce_all
 
@@ -145,3 +146,39 @@ def test_after_its_end_it_does_nothing(kafka: Any) -> None:
     pump.unassign()
     pump.assign({TP("events", 0): 0}, 1)
     assert pump.fetch(0.1) == []
+
+
+class SilentOnce:
+    """A consumer whose broker does not answer the first question where a partition begins."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self.n_asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def get_watermark_offsets(self, *arguments: Any) -> Any:
+        self.n_asked += 1
+        if self.n_asked == 1:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return self._consumer.get_watermark_offsets(*arguments)
+
+
+def test_a_broker_that_is_away_for_a_moment_does_not_end_a_gap(
+    kafka: Any, make_topics: Callable[..., list[str]]
+) -> None:
+    [topic] = make_topics(kafka, "events")
+    produce_all(kafka.bootstrap, topic, [Outgoing(b"{}")] * 10)
+    delete_records(kafka.bootstrap, topic, before=7)
+    config = {"bootstrap.servers": kafka.bootstrap, "group.id": topic, "auto.offset.reset": "error"}
+    pump = Pump(config, max_records=100, max_bytes=1_000, gather_s=0)
+    consumer = pump._consumer = SilentOnce(pump._consumer)  # type: ignore[assignment]
+    try:
+        pump.assign({TP(topic, 0): 2}, 1)
+        batch = fetch_next(pump)
+    finally:
+        pump.close()
+    assert (len(batch), batch.end_offset) == (3, 10)
+    assert [(gap.start, gap.end) for gap in pump.gaps] == [(2, 7)]
+    assert consumer.n_asked == 2
