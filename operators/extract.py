@@ -32,6 +32,7 @@ class Extract:
 
     Examples
     --------
+    >>> import numpy as np
     >>> extract = Extract("features", function=lambda batch: {"double": np.array([e["x"] * 2 for e in batch.events])})
     >>> extract(EventBatch.of_events([{"x": 1}, {"x": 2}])).columns["double"]
     array([2, 4])

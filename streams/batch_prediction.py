@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 
 from modelstream.streams.dead_letter_json import describe_letter
@@ -20,7 +21,10 @@ from modelstream.streams.spec import PipelineSpec
 if TYPE_CHECKING:
     from modelstream.streams.build import BuiltPipeline
 
-__all__ = ["BatchTotals", "predict_records"]
+__all__ = ["AnyRecord", "BatchTotals", "predict_records"]
+
+#: Key and value of a record, and its timestamp in milliseconds since 1970, where that is known.
+AnyRecord = tuple[bytes | None, bytes | None] | tuple[bytes | None, bytes | None, int]
 
 #: Records that are read, and come in, together: as many as a worker fetches.
 _CHUNK = 8192
@@ -52,7 +56,7 @@ class BatchTotals:
 
 def predict_records(
     built: BuiltPipeline,
-    records: Iterable[tuple[bytes | None, bytes]],
+    records: Iterable[AnyRecord],
     writer: PredictionWriter,
     write_letters: Callable[[bytes], object] | None = None,
     on_progress: Callable[[int], None] = lambda n_events: None,
@@ -65,8 +69,9 @@ def predict_records(
     ----------
     built : BuiltPipeline
         The pipeline.
-    records : iterable of (bytes or None, bytes)
-        Key and value of each. They stand in partition 0 of the source topic, from offset 0 on, as it were.
+    records : iterable of (bytes or None, bytes or None), or of (bytes or None, bytes or None, int)
+        Key and value of each; and its timestamp, in milliseconds since 1970, where that is known. They stand in
+        partition 0 of the source topic, from offset 0 on, as it were.
     writer : PredictionWriter
         Gets the predictions.
     write_letters : callable, optional
@@ -107,10 +112,10 @@ class _Run:
         self._write_letters = write_letters
         self.totals = BatchTotals()
 
-    def add(self, records: list[tuple[bytes | None, bytes]]) -> None:
+    def add(self, records: list[AnyRecord]) -> None:
         """Have records computed, with those before; some may still be under way afterwards."""
-        keys, values = zip(*records, strict=True)
-        self._engine.add(list(values), list(keys))
+        keys, values, *times = map(list, zip(*records, strict=True))
+        self._engine.add(values, keys, np.array(times[0], np.int64) if times else None)
         self._engine.run(most_under_way=self._most_under_way)
         self.totals.n_events += len(records)
         self._write()
@@ -136,7 +141,7 @@ class _Run:
         outlet.dead_letters.clear()
 
 
-def _chunks(records: Iterable[tuple[bytes | None, bytes]]) -> Iterator[list[tuple[bytes | None, bytes]]]:
+def _chunks(records: Iterable[AnyRecord]) -> Iterator[list[AnyRecord]]:
     rows = iter(records)
     while chunk := list(islice(rows, _CHUNK)):
         yield chunk

@@ -12,7 +12,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast, get_args
+from typing import Any, BinaryIO, Generic, Literal, TypeVar, cast, get_args
 
 import orjson
 
@@ -27,6 +27,8 @@ __all__ = ["EventFile", "FileFormat", "KeyWatch", "Record", "format_of", "key_by
 
 #: What a file of events holds.
 FileFormat = Literal["ndjson", "csv", "parquet", "npy", "f32"]
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 #: Key and value of a Kafka record.
 Record = tuple[bytes | None, bytes]
@@ -96,13 +98,13 @@ def key_of(event: dict[str, Any], path: str) -> bytes | None:
         return None
 
 
-class KeyWatch:
+class KeyWatch(Generic[T]):
     """Hands records on, and notices where none of them has a key: `source.key` may be misspelt.
 
     Parameters
     ----------
-    records : iterator of Record
-        The records. From the first one with a key on nothing is looked at.
+    records : iterator of tuple
+        The records, each with its key first. From the first one with a key on nothing is looked at.
 
     Examples
     --------
@@ -111,12 +113,12 @@ class KeyWatch:
     ([(None, b'{}')], "no event has a field 'machin' (source.key)")
     """
 
-    def __init__(self, records: Iterator[Record]) -> None:
+    def __init__(self, records: Iterator[T]) -> None:
         self._records = records
         # None before the first record.
         self._has_key: bool | None = None
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[T]:
         for record in self._records:
             yield record
             self._has_key = record[0] is not None

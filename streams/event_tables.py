@@ -145,7 +145,10 @@ class ParquetFile(EventFile):
         with self._open() as stream, self._arrow_errors():
             file = self._pyarrow.parquet.ParquetFile(stream)
             if CAPTURE_MARK in (file.schema_arrow.metadata or {}):
-                raise ConfigError(self.name, "holds captured records, not events; `modelstream replay` sends them")
+                raise ConfigError(
+                    self.name,
+                    "holds captured records, not events; `modelstream replay` and `batch` take them",
+                )
             self._n_rows = file.metadata.num_rows
             for batch in file.iter_batches(_PARQUET_ROWS):
                 # A column at a time, which takes a tenth of what `batch.to_pylist` does.

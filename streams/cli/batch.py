@@ -13,11 +13,13 @@ from typing import get_args
 import click
 
 from modelstream.models.errors import ConfigError
-from modelstream.streams.batch_prediction import BatchTotals, predict_records
+from modelstream.streams.batch_prediction import AnyRecord, BatchTotals, predict_records
 from modelstream.streams.cli.common import EXIT_FAILED, OutputFile, pipeline_argument, read_pipeline, set_option
 from modelstream.streams.cli.progress import rounded_rate, show_progress
-from modelstream.streams.event_files import EventFile, FileFormat, KeyWatch, Record, format_of, open_events
+from modelstream.streams.event_files import EventFile, FileFormat, KeyWatch, format_of, open_events
 from modelstream.streams.prediction_files import open_output, open_predictions, output_format
+from modelstream.streams.replay.capture import CaptureFile, is_capture
+from modelstream.streams.spec import SourceSpec
 from modelstream.streams.wording import counted, letter_reason
 
 __all__ = ["command"]
@@ -60,23 +62,23 @@ def command(
     limit: int | None,
     no_progress: bool,
 ) -> int:
-    """Write the predictions of PIPELINE for the events of IN to OUT: those that a worker makes, byte for byte.
+    """Write the predictions of PIPELINE for the events of IN to OUT: those that a worker makes.
 
-    IN is NDJSON, CSV or Parquet, as for `produce`; .gz too; - is standard input. OUT is .parquet, or NDJSON (.ndjson,
-    .ndjson.gz, - for standard output), in the order of IN. In Parquet the column value holds the prediction record,
-    and its parts stand beside it in columns of their own, as late_arrival.score.
+    They are so byte for byte where events have the id and the time that the pipeline names.
+
+    IN is NDJSON, CSV or Parquet, as for `produce`, .gz too, or what `replay --capture` wrote; - is standard input. OUT
+    is .parquet, or NDJSON (.ndjson, .ndjson.gz, - for standard output), in the order of IN. In Parquet the column value
+    holds the prediction record, and its parts stand beside it in columns of their own, as late_arrival.score.
 
     An event that cannot be processed is a dead letter; the others are predicted. Exit code 0 means that OUT has every
-    other event's prediction, 1 that IN is broken, or that --strict found dead letters: OUT is written even then.
+    other event's prediction, 1 that IN is broken, that there are dead letters and no predictions, or that --strict
+    found dead letters. With dead letters OUT is written all the same.
     """
     described = read_pipeline(pipeline, overrides)
     spec = described.spec
     path, out = (None if name == "-" else Path(name) for name in (source, target))
     _check_names(path, out, dead_letters)
-    as_is = spec.source.format == "json" and (file_format or format_of(path)) == "ndjson"
-    events = open_events(
-        path, file_format, spec.source.key, as_is=as_is, source_format=spec.source.format, codes=spec.source.code_fields
-    )
+    events, rows = _open(path, file_format, spec.source)
     built = described.build()
     gc.set_threshold(_GC_THRESHOLD)
     started = time.monotonic()
@@ -90,11 +92,16 @@ def command(
                 n_events, max(filter(None, (events.share_read(), n_events / limit if limit else None)), default=None)
             )
 
-        records = KeyWatch(islice(_events_of(events, as_is=as_is), limit))
+        records = KeyWatch(islice(rows, limit))
         totals = predict_records(built, records, writer, letters.write if letters else None, on_progress)
     _summarise(totals, time.monotonic() - started, dead_letters)
     if (note := records.note(spec.source.key)) is not None:
         click.echo(f"note: {note}", err=True)
+    if totals.n_dead_letters and not totals.n_predictions:
+        click.echo(
+            "error: no predictions: there are dead letters alone, so the pipeline does not fit the events", err=True
+        )
+        return EXIT_FAILED
     return EXIT_FAILED if strict and totals.n_dead_letters else 0
 
 
@@ -105,11 +112,21 @@ def _check_names(path: Path | None, out: Path | None, dead_letters: Path | None)
         raise ConfigError(str(out), "IN, OUT and --dead-letters must be different files")
 
 
-def _events_of(events: EventFile, *, as_is: bool) -> Iterator[Record]:
-    """Yield the records; of lines that go as they stand, without blank ones, which `produce` skips too."""
+def _open(
+    path: Path | None, file_format: FileFormat | None, source: SourceSpec
+) -> tuple[EventFile | CaptureFile, Iterator[AnyRecord]]:
+    """Return IN, and its records: captured ones as they were, lines as they stand where records are JSON."""
+    if path is not None and file_format in (None, "parquet") and is_capture(path):
+        captured = CaptureFile(path)
+        return captured, captured.records()
+    as_is = source.format == "json" and (file_format or format_of(path)) == "ndjson"
+    events = open_events(
+        path, file_format, source.key, as_is=as_is, source_format=source.format, codes=source.code_fields
+    )
     if not as_is:
-        return events.records()
-    return (record for record in events.records() if record[1] and not record[1].isspace())
+        return events, events.records()
+    # Without blank lines, which `produce` skips too.
+    return events, (record for record in events.records() if record[1] and not record[1].isspace())
 
 
 def _summarise(totals: BatchTotals, seconds: float, dead_letters: Path | None) -> None:

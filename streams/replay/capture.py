@@ -178,6 +178,7 @@ class CaptureFile:
     def __init__(self, path: Path) -> None:
         self._arrow = _pyarrow(path)
         self._path = path
+        self._n_read = 0
         with self._open() as file:
             said = file.schema_arrow.metadata or {}
             self.n_records: int = file.metadata.num_rows
@@ -189,6 +190,16 @@ class CaptureFile:
                 f"was written by a newer modelstream (form {version.decode()}); this one reads {_VERSION.decode()}",
             )
         self.topic: str = said[_TOPIC].decode()
+
+    def records(self) -> Iterator[tuple[bytes | None, bytes | None, int]]:
+        """Yield key, value and timestamp (milliseconds since 1970) of each record, in the order of the file."""
+        for batch in self.batches():
+            self._n_read += len(batch)
+            yield from zip(batch.keys, batch.values, batch.timestamps_ms.tolist(), strict=True)
+
+    def share_read(self) -> float | None:
+        """Return how much of the file `records` has read, from 0 to 1; None where there is nothing to read."""
+        return self._n_read / self.n_records if self.n_records else None
 
     def batches(self) -> Iterator[RecordedBatch]:
         """Yield the records in the order of the file.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,8 @@ from modelstream.models.errors import ConfigError, DecodeError
 from modelstream.streams.cli.batch import command
 from modelstream.streams.pipeline import load_pipeline
 from modelstream.streams.prediction_files import open_predictions
+from modelstream.streams.replay.capture import write_capture
+from modelstream.streams.replay.recorded import RecordedBatch
 
 PIPELINE = """
 pipeline: p
@@ -109,6 +112,36 @@ def test_dead_letters_are_told_or_kept_and_fail_when_strict(pipeline: Path, even
         ("weigh", "wrong_type", 7, "ü1"),
     ]
     assert letters[0]["value"] == '{"id": 6'
+
+
+def test_dead_letters_alone_are_a_failure(pipeline: Path, tmp_path: Path) -> None:
+    events, out = tmp_path / "events.ndjson", tmp_path / "out.ndjson"
+    events.write_bytes(b"\n".join(event(i, x="text") for i in range(9)))
+    done = batch(pipeline, events, out)
+    assert (done.return_value, out.read_bytes()) == (1, b"")
+    assert "error: no predictions: there are dead letters alone" in done.stderr
+    events.write_bytes(b"\n".join(event(i, x=None) for i in range(9)))  # all of them filtered
+    assert batch(pipeline, events, out).return_value == 0
+
+
+def test_what_a_capture_wrote_is_predicted_with_its_keys_and_timestamps(pipeline: Path, tmp_path: Path) -> None:
+    pipeline.write_text(PIPELINE.replace(", event_time: at", ""))
+    values = [*(event(i) for i in range(40)), None]
+    recorded = RecordedBatch(
+        "in", np.arange(41, dtype=np.int32) % 3, np.arange(41), 1_000 + np.arange(41),
+        [b"key %d" % i for i in range(41)], values, [None] * 41,
+    )  # fmt: skip
+    file, out = tmp_path / "monday.parquet", tmp_path / "out.ndjson"
+    write_capture(file, "in", [recorded])
+    done = batch(pipeline, file, out)
+    assert done.return_value == 0
+    assert done.stderr.startswith("predicted 40 of 41 events in ")
+    found = [orjson.loads(line) for line in out.read_bytes().splitlines()]
+    assert [(record["event_id"], record["key"]) for record in found] == [(f"e{i}", f"key {i}") for i in range(40)]
+    assert [record["event_time"] for record in found[:3]] == [
+        "1970-01-01T00:00:01Z", "1970-01-01T00:00:01.001000Z", "1970-01-01T00:00:01.002000Z"
+    ]  # fmt: skip
+    assert batch(pipeline, file, out, "--limit", 7).stderr.startswith("predicted 7 of 7 events in ")
 
 
 def test_a_key_that_no_event_has_is_told(pipeline: Path, events: Path) -> None:
