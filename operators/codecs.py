@@ -31,7 +31,9 @@ _NUMBERS = {int, float, type(None)}
 class Format(Protocol):
     """What the value of a record is: how events are read from it, and written to it.
 
-    A new one is one file, one entry in `modelstream.streams.formats`, and its name in `spec.FormatName`.
+    A new one that a word names is one file, one entry in `modelstream.streams.formats`, and its name in
+    `spec.FormatName`. One with keys of its own, as ``{f32: N}``, also has a place in `spec`, and wherever events without
+    fields make a difference.
     """
 
     @property

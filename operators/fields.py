@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -150,6 +151,8 @@ def read_column(batch: EventBatch, spec: ColumnSpec, stage: str) -> Column:
     except SURPRISES:
         column = _read_around(batch, spec, stage)
     for row in unsound_rows(column, spec.dtype):
+        if _is_nan(spec.default) and look_up(batch.events[row], spec.source) is None:
+            continue  # the default, for a model that knows what to do where there is no value
         fault = _fault_of_number(batch.events[row], spec)
         batch.reject(row, Fault(stage, fault.reason, fault.detail))
         column[row] = 0 if isinstance(column, np.ndarray) else np.zeros(1, column[row].dtype)
@@ -245,7 +248,13 @@ def _converted_scalar(value: Any, dtype: DType) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _fits(value: Any, spec: ColumnSpec) -> bool:
+    if _is_nan(value) and spec.width is None and spec.dtype.startswith("float"):
+        return True
     try:
         return not unsound_rows(pack([_parts(value, spec)], spec.dtype, spec.width), spec.dtype)
     except SURPRISES:

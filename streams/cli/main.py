@@ -25,7 +25,7 @@ _COMMANDS = {
     "dlq": "list, show, redrive and resolve dead letters",
     "validate": "make every check that `run` makes, without joining",
     "graph": "draw the pipeline: stages, models, topics",
-    "models": "list models, and check one: its contract, its edges, its price",
+    "models": "add a model, list them, and check one: its contract, its edges, its price",
     "topics": "create the pipeline's topics",
 }
 

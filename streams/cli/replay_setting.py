@@ -144,6 +144,10 @@ class ReplaySetting:
         if named == EMBEDDED:
             if self.live:
                 raise ConfigError("--live", "needs a broker; name it with --broker HOST:PORT")
+            if self.topic is not None:
+                raise ConfigError(
+                    "--from-topic", "an embedded broker is empty; name the one that has the topic by --broker HOST:PORT"
+                )
             self._say("starting the embedded broker …")
             bootstrap = stack.enter_context(EmbeddedBroker()).bootstrap
             environ = _without("MODELSTREAM_KAFKA_", environ)  # how to be let in elsewhere

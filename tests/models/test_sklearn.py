@@ -9,11 +9,13 @@ from skl2onnx import convert_sklearn, to_onnx
 from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import GradientBoostingRegressor
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from support.onnx_factory import run_plain
+from support.onnx_factory import run_plain, write_model
 
+from modelstream import Pipeline, extract, infer
 from modelstream.models.contract import FieldSpec
 from modelstream.models.errors import ModelLoadError
 
@@ -102,3 +104,19 @@ def test_a_model_that_takes_known_categories_only_needs_examples(load, models_di
     from modelstream.models.loading import load_model
 
     assert load_model(models_dir, "m").predict({"carrier": ["AA"], "dep_delay": [1.0], "hour": [7]}, 1)["value"].shape
+
+
+def test_a_pipeline_with_an_imputer_gets_its_missing_values(tmp_path):
+    rows = X[:, :2].copy()
+    rows[::3, 1] = np.nan
+    regression = make_pipeline(SimpleImputer(), Ridge()).fit(rows, X[:, 2])
+    onnx = to_onnx(regression, rows[:1]).SerializeToString()
+    write_model(tmp_path / "models", "filled", onnx, '[inputs.X]\nfields = ["a", "b"]\n')
+    columns = {"a": "float32", "b": {"dtype": "float32", "default": float("nan")}}
+    pipeline = Pipeline("p", {"topic": "in", "event_id": "id"}, folder=tmp_path)
+    pipeline = pipeline.then("columns", extract(columns=columns)).then("score", infer(["filled"])).to("out")
+    events = [
+        {"id": str(i), "a": float(a), **({} if np.isnan(b) else {"b": float(b)})} for i, (a, b) in enumerate(rows)
+    ]
+    found = [record["predictions"]["filled"]["value"] for record in pipeline.simulate(events).predictions]
+    assert_allclose(found, regression.predict(rows), rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any
 
@@ -139,6 +140,15 @@ def test_a_default_stands_for_what_is_absent_or_null(path: str, good: list[float
     assert not faults
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_default_of_nan_is_for_what_is_missing_only(dtype: Any) -> None:
+    rows = [{"x": 1}, {}, {"x": None}, {"x": math.nan}, {"x": 1e39 if dtype == "float32" else math.inf}, {"x": "a"}]
+    column, faults = read(rows, ColumnSpec("x", dtype, default=math.nan))
+    assert np.array_equal(column, [1, np.nan, np.nan, 0, 0, 0], equal_nan=True)
+    assert [faults[row][0] for row in (3, 4, 5)] == ["non_finite", "non_finite", "wrong_type"]
+    assert len(faults) == 3
+
+
 def test_a_default_does_not_excuse_a_wrong_type() -> None:
     column, faults = read([{"x": "one"}, {}], ColumnSpec("x", "int64", default=3))
     assert rows_of(column) == [0, 3]
@@ -236,6 +246,9 @@ def test_a_name_that_is_no_path_is_the_name_of_a_field() -> None:
         ("float32", ANY_WIDTH, [], "default a list is not a list of float32"),
         ("float32", -2, MISSING, "width"),
         ("int32", None, 2**31, "default"),
+        ("int32", None, math.nan, "the default nan is not an? int32"),
+        ("float32", 1, math.nan, "default"),
+        ("float32", None, math.inf, "default"),
         ("bool", None, 2, "default"),
         ("string", None, 1, "default"),
     ],

@@ -186,6 +186,13 @@ def test_a_report_that_could_not_be_written_in_the_end_is_refused_before_the_sta
     assert refusal("r.html") == "--report: needs matplotlib: pip install 'modelstream[report]'"
 
 
+def test_a_recorded_topic_is_on_no_embedded_broker(make_pipeline, monkeypatch):
+    monkeypatch.delenv("MODELSTREAM_BROKER", raising=False)
+    for more in ([], ["--broker", "embedded"]):
+        done = CliRunner().invoke(command, [str(make_pipeline("a" + "b" * len(more))), "--from-topic", "t", *more])
+        assert str(done.exception).startswith("--from-topic: an embedded broker is empty; name the one")
+
+
 @pytest.mark.kafka
 def test_a_topic_that_is_not_there_is_named(run, kafka, make_pipeline, tmp_path):
     pipeline = make_pipeline("a")
