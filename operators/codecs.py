@@ -32,8 +32,8 @@ class Format(Protocol):
     """What the value of a record is: how events are read from it, and written to it.
 
     A new one that a word names is one file, one entry in `modelstream.streams.formats`, and its name in
-    `spec.FormatName`. One with keys of its own, as ``{f32: N}``, also has a place in `spec`, and wherever events without
-    fields make a difference.
+    `spec.FormatName`. One with keys of its own, as ``{f32: N}``, also has a place in `spec`, and wherever it matters
+    that events have no fields.
     """
 
     @property

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from modelstream.models.errors import did_you_mean
 from modelstream.streams.infer_spec import InferSpec
 from modelstream.streams.settings import bootstrap_problem, redis_problem
-from modelstream.streams.spec_errors import TAG, Location, collect, joined, problem, to_config_error
+from modelstream.streams.spec_errors import TAG, Location, collect, problem, to_config_error
 from modelstream.streams.spec_types import Name, Path, Spec, Text, Topic, checked, not_empty, tag_of
 from modelstream.streams.stage_spec import DeclaredColumn, DeclaredColumns, PresentFields, RulesSpec, StageSpec
 
@@ -167,15 +167,6 @@ class PipelineSpec(Spec):
             ]
         )
         return self
-
-    def references(self) -> Iterator[tuple[str, str]]:
-        """Yield every model reference with its path, in the order of the file."""
-        for i, stage in enumerate(self.stages):
-            for j, entry in enumerate(stage.infer.models if stage.infer else ()):
-                yield f"stages[{i}].infer.models[{j}]", entry.model
-            for name, ensemble in (stage.infer.ensembles if stage.infer else {}).items():
-                if ensemble.model is not None:
-                    yield joined(f"stages[{i}].infer.ensembles", name) + ".model", ensemble.model
 
 
 def _topic_problems(spec: PipelineSpec) -> Iterator[tuple[Location, str]]:

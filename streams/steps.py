@@ -142,7 +142,7 @@ class Step:
                 default_ids=partial(records.default_ids, rows),
                 lineage=records.lineage(rows),
                 default_times_ms=default_times_ms[rows],
-                **({} if priorities is None else {"priorities": priorities[rows]}),
+                priorities=None if priorities is None else priorities[rows],
             )
             settled = events.settle()
             self._reject(settled.rejected, result)

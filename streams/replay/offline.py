@@ -155,7 +155,8 @@ class _Run:
         self._timestamps_ms = (due_s * 1000).astype(np.int64)
         self._there_s = due_s + costs.path_in_s
         #: Bytes of all records before each, and of all.
-        self._bytes_before = np.cumsum([0, *(len(value or b"") for value in values)])
+        n_bytes = (len(value or b"") + len(key or b"") for value, key in zip(values, keys, strict=True))
+        self._bytes_before = np.cumsum([0, *n_bytes])
         self._costs, self._limits = costs, limits
         self._clock = VirtualClock()
         self._pool = VirtualPool(self._clock, max(1, pool_threads(built)))

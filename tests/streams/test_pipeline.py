@@ -399,16 +399,6 @@ class TestSeveralModels:
             self.pipeline(project.parent, {"models": ["arrival_delay", "total"]} | keys).build()
         assert str(caught.value).startswith(message)
 
-    def test_every_reference_is_told_with_its_path(self, project: Path) -> None:
-        spec = self.pipeline(
-            project.parent, {"models": ["a", {"model": "b@1"}], "ensembles": {"e": {"stack": ["a"], "model": "c"}}}
-        ).spec
-        assert list(spec.references()) == [
-            ("stages[1].infer.models[0]", "a"),
-            ("stages[1].infer.models[1]", "b@1"),
-            ("stages[1].infer.ensembles.e.model", "c"),
-        ]
-
     def test_numbers_that_are_not_finite_may_be_null(self, project: Path) -> None:
         write_model(project.parent / "models", "huge", affine([3e38, 3e38]))
         event = {"x": [3, 3]}

@@ -141,15 +141,6 @@ def test_a_spec_does_not_change() -> None:
         parse_spec(small()).pipeline = "q"  # type: ignore[misc]
 
 
-def test_references_have_paths() -> None:
-    spec = parse_spec(small(stages=[{"id": "a", "infer": {"models": ["x", "y@2"]}}, *small()["stages"]]))
-    assert list(spec.references()) == [
-        ("stages[0].infer.models[0]", "x"),
-        ("stages[0].infer.models[1]", "y@2"),
-        ("stages[1].infer.models[0]", "m"),
-    ]
-
-
 STAGE_KEYS = "id, extract, filter, rules, infer"
 NAME_RULE = "is no name; use lower-case letters, digits, '.', '_' and '-'"
 TOPIC_RULE = "is no Kafka topic name; use at most 249 letters, digits, '.', '_' and '-'"

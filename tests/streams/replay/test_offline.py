@@ -148,7 +148,7 @@ def test_a_target_counts_what_a_worker_counts_after_the_batch(
 
 
 def test_a_fetch_ends_at_its_bytes_though_more_is_there(make_pipeline: Callable[..., Pipeline]) -> None:
-    n_bytes = len(records(1)[0] or b"")
+    n_bytes = len(records(1)[0] or b"") + len(b"k")
     two = run(make_pipeline(), [0] * 5, Line(fixed_s=1 * MS), limits={"fetch_max_bytes": 2 * n_bytes, "gather_ms": 4})
     assert sizes_and_reasons(two) == [(2, "idle"), (2, "idle"), (1, "idle")]
     assert two.latency_s * 1000 == pytest.approx([1, 1, 2, 2, 3])  # no pause: something was left behind
@@ -157,7 +157,7 @@ def test_a_fetch_ends_at_its_bytes_though_more_is_there(make_pipeline: Callable[
 
 
 def test_no_fetch_while_too_many_bytes_are_under_way(make_pipeline: Callable[..., Pipeline]) -> None:
-    n_bytes = len(records(1)[0] or b"")
+    n_bytes = len(records(1)[0] or b"") + len(b"k")
     pipeline, due_ms, line = make_pipeline(in_flight=2), [0, 0.5], Line(fixed_s=1 * MS)
     roomy = run(pipeline, due_ms, line, limits={"max_bytes_in_flight": n_bytes + 1})
     assert roomy.latency_s * 1000 == pytest.approx([1, 1])
