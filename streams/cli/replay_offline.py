@@ -13,6 +13,7 @@ from modelstream.streams.cli.replay_setting import ReplaySetting
 from modelstream.streams.replay.arrivals import Pace
 from modelstream.streams.replay.costs import measure_costs, read_costs
 from modelstream.streams.replay.environment import describe_environment
+from modelstream.streams.replay.matching import Matcher
 from modelstream.streams.replay.offline import run_offline
 from modelstream.streams.replay.offline_result import offline_result
 from modelstream.streams.replay.prepared import TimedRecord, prepare
@@ -38,9 +39,10 @@ def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm
     source = setting.open_file(spec) or setting.open_topic(broker_settings(setting.broker, spec.broker))
     with show_progress("read", setting.progress) as advance, tempfile.TemporaryDirectory() as folder:
         records: list[TimedRecord] = list(islice(source.records(), setting.limit))
-        times_ms = prepare(
+        events = prepare(
             iter(records), spec.source, 1, Path(folder), on_progress=lambda n: advance(n, source.share_read())
-        ).times_ms
+        )
+    n_repeated_ids = 0 if events.id_hashes is None else Matcher(events.id_hashes).n_repeated
     keys, values = [record[0] for record in records], [record[1] for record in records]
     if more.costs is not None:
         costs = read_costs(more.costs, [stage.step_id for stage in built.stages])
@@ -48,10 +50,10 @@ def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm
         costs = measure_costs(built, values, keys).model_copy(update=outside_costs(spec))
     if more.save_costs is not None:
         more.save_costs.write_bytes(costs.to_json())
-    schedule = pace.schedule(len(records), times_ms)
+    schedule = pace.schedule(len(records), events.times_ms)
     run = run_offline(built, values, keys, schedule.due_us, costs)
     labels = Labels(str(setting.pipeline), setting.name, pace, warm_up, schedule.n_clamped)
-    return offline_result(run, schedule.due_us, labels, describe_environment("none, offline"))
+    return offline_result(run, schedule.due_us, labels, describe_environment("none, offline"), n_repeated_ids)
 
 
 def outside_costs(spec: PipelineSpec) -> dict[str, float]:

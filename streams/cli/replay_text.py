@@ -15,8 +15,8 @@ from rich.text import Text
 from modelstream.streams.cli.progress import rounded_rate
 from modelstream.streams.replay.arrivals import Pace, Schedule
 from modelstream.streams.replay.findings import findings
+from modelstream.streams.replay.live_figures import Progress
 from modelstream.streams.replay.result import Latency, ReplayResult, StageFigures
-from modelstream.streams.replay.session import Progress
 from modelstream.streams.wording import counted, rough_time
 
 __all__ = ["planned_s", "print_result", "say_plan", "show_replay"]
@@ -141,6 +141,8 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         yield late, "ms that the generator was behind, p99 / max"
     if result.clamped_events:
         yield f"{result.clamped_events:,}", "events with a time before an earlier one's, sent with that one"
+    if result.repeated_ids:
+        yield f"{result.repeated_ids:,}", "events with the id of an earlier one"
 
 
 def _pace(result: ReplayResult) -> str:

@@ -149,3 +149,9 @@ def _notes(result: ReplayResult) -> Iterator[Finding]:
             f"{counted(result.clamped_events, 'event')} out of order",
             "Their times lie before those of earlier ones in the file; each was sent together with the one before it.",
         )
+    if result.repeated_ids:
+        yield Finding(
+            "note",
+            f"{counted(result.repeated_ids, 'event')} with the id of an earlier one",
+            "As after a redrive, say. Predictions of an id were taken for the answers to its events in their order.",
+        )

@@ -1,4 +1,4 @@
-"""Which event a prediction is the answer to: by hashes of ids, all at once when the replay is over."""
+"""Which event a prediction is the answer to, by hashes of ids."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from modelstream.operators.encode import event_id_bytes
 
-__all__ = ["UNKNOWN", "hash_ids", "hash_predictions", "match"]
+__all__ = ["UNKNOWN", "Matcher", "hash_ids", "hash_predictions"]
 
-#: What `match` says of a prediction that answers none of the events, or one that has its answer already.
+#: What `Matcher.match` says of a prediction that answers none of the events, or one that has its answer already.
 UNKNOWN = -1
 
 
@@ -36,30 +36,59 @@ def hash_predictions(values: Iterable[bytes]) -> NDArray[np.uint64]:
     return np.fromiter(map(xxhash.xxh3_64_intdigest, map(event_id_bytes, values)), np.uint64)
 
 
-def match(expected: NDArray[np.uint64], found: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return for each prediction the position of the event that it answers.
+#: Of an event that cannot be read, which has no id.
+_NO_ID = hash_ids([""])[0]
 
-    Where events have the same id, their predictions belong to them in their order. A prediction beyond those is
-    `UNKNOWN`, and so is one of no event.
+
+class Matcher:
+    """Finds the events that predictions answer, all at once or as they come.
+
+    Where events have the same id, their predictions belong to them in their order.
 
     Parameters
     ----------
     expected : ndarray of uint64, shape (n_events,)
         The hashes of the events' ids, in the order in which they are sent.
-    found : ndarray of uint64, shape (n_predictions,)
-        Those of the predictions, in the order in which they came.
 
     Examples
     --------
-    >>> match(hash_ids("aba"), hash_ids("bacaa")).tolist()
-    [1, 0, -1, 2, -1]
+    >>> matcher = Matcher(hash_ids("aba"))
+    >>> matcher.match(hash_ids("bac")).tolist(), matcher.match(hash_ids("aa")).tolist()
+    ([1, 0, -1], [2, -1])
+    >>> matcher.n_repeated
+    1
     """
-    by_hash, by_found = np.argsort(expected, kind="stable"), np.argsort(found, kind="stable")
-    events, predictions = expected[by_hash], found[by_found]
-    # How many predictions of the same id came before.
-    rank = np.arange(len(predictions)) - np.searchsorted(predictions, predictions, "left")
-    place = np.searchsorted(events, predictions, "left") + rank
-    is_answer = place < np.searchsorted(events, predictions, "right")
-    positions = np.full(len(found), UNKNOWN, np.int64)
-    positions[by_found[is_answer]] = by_hash[place[is_answer]]
-    return positions
+
+    def __init__(self, expected: NDArray[np.uint64]) -> None:
+        self._order = np.argsort(expected, kind="stable")
+        self._sorted = expected[self._order]
+        # Of each id, at its first place, how many of its events have their answer; one more for ids beyond all places.
+        self._n_answered = np.zeros(len(expected) + 1, np.int64)
+
+    @property
+    def n_repeated(self) -> int:
+        """How many events have the id of an earlier one; those without an id, as they cannot be read, left out."""
+        is_repeated = self._sorted[1:] == self._sorted[:-1]
+        return int((is_repeated & (self._sorted[1:] != _NO_ID)).sum())
+
+    def match(self, found: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return for each prediction the position of the event that it answers.
+
+        A prediction beyond those of its id is `UNKNOWN`, and so is one of no event.
+
+        Parameters
+        ----------
+        found : ndarray of uint64, shape (n_predictions,)
+            The hashes of the ids in the predictions that came since the last call, in their order.
+        """
+        by_found = np.argsort(found, kind="stable")
+        predictions = found[by_found]
+        first = np.searchsorted(self._sorted, predictions, "left")
+        # How many predictions of the same id came before: in this call, and earlier.
+        rank = np.arange(len(predictions)) - np.searchsorted(predictions, predictions, "left")
+        place = first + rank + self._n_answered[first]
+        is_answer = place < np.searchsorted(self._sorted, predictions, "right")
+        np.add.at(self._n_answered, first[is_answer], 1)
+        positions = np.full(len(found), UNKNOWN, np.int64)
+        positions[by_found[is_answer]] = self._order[place[is_answer]]
+        return positions

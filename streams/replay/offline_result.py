@@ -53,7 +53,11 @@ class _Times:
 
 
 def offline_result(
-    run: OfflineRun, due_us: NDArray[np.int64] | None, labels: Labels, environment: Environment
+    run: OfflineRun,
+    due_us: NDArray[np.int64] | None,
+    labels: Labels,
+    environment: Environment,
+    n_repeated_ids: int = 0,
 ) -> ReplayResult:
     """Return the figures of an offline run.
 
@@ -67,6 +71,8 @@ def offline_result(
         What was replayed.
     environment : Environment
         Machine and versions.
+    n_repeated_ids : int
+        Events that have the id of an earlier one.
     """
     n_events = len(run.latency_s)
     times = _Times.of(run, np.zeros(n_events, np.int64) if due_us is None else due_us)
@@ -93,6 +99,7 @@ def offline_result(
         filtered=run.n_filtered,
         missing=n_events - len(run.predictions) - len(run.dead_letters) - run.n_filtered,
         duplicates=0,
+        repeated_ids=n_repeated_ids,
         answers_per_s=answers_per_s(course.predicted_us, labels.warm_up),
         append_latency=None,
         consumer_latency=measured,

@@ -196,6 +196,8 @@ class ReplayResult(_Value):
         against the latencies, the generator could not keep pace; its delay is part of the latencies.
     clamped_events : int
         Events whose time lies before that of an earlier one, sent as if it did not.
+    repeated_ids : int
+        Events that have the id of an earlier one; predictions of an id belong to its events in their order.
     append_latency, consumer_latency : Latency or None
         By LogAppendTime, to the millisecond, and by the wall clock of the consumer when it had the record.
     latency_curve : tuple of (float, float)
@@ -248,6 +250,7 @@ class ReplayResult(_Value):
     max_send_delay_ms: float
     p99_send_delay_ms: float
     clamped_events: int = 0
+    repeated_ids: int = 0
 
     append_latency: Latency | None
     consumer_latency: Latency | None

@@ -18,36 +18,18 @@ from modelstream.streams.consuming import read_topic
 from modelstream.streams.replay.arrivals import Schedule
 from modelstream.streams.replay.collecting import Answers, LetterReader, Letters
 from modelstream.streams.replay.figures import Usage, UsageReading
+from modelstream.streams.replay.live_figures import LiveFigures, Progress
 from modelstream.streams.replay.prepared import PreparedEvents
 from modelstream.streams.replay.sending import Sending
 from modelstream.streams.replay.target import Target
 from modelstream.streams.replay.workers import count_of
 
-__all__ = ["Observation", "Progress", "observe"]
+__all__ = ["Observation", "observe"]
 
 #: Between two looks at the processes, and at what they use.
 _LOOK_EVERY_S = 0.1
 #: Between two reports of progress.
 _REPORT_EVERY_S = 0.25
-#: Of what came last, so many tell how latency is now.
-_N_SAMPLED = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a replay is, for who shows it.
-
-    ``lag`` is how many events were sent after the latest one that has its prediction; latencies are of what came last,
-    by the consumer's clock, None before anything came.
-    """
-
-    seconds: float
-    events: int
-    sent: int
-    answered: int
-    lag: int
-    p50_ms: float | None
-    p99_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +145,7 @@ class _Run:
         self._target, self._sending = target, sending
         self._drain_s, self._on_progress = drain_s, on_progress
         self._n_events = len(hashes)
-        self._order = np.argsort(hashes, kind="stable")
-        self._sorted = hashes[self._order]
+        self._live = LiveFigures(hashes)
         self.answers, self.letters = Answers(), Letters()
         self._reader = LetterReader(target.settings, target.spec.sink.dead_letter, self.letters)
         self.looks: list[UsageReading] = []
@@ -268,26 +249,18 @@ class _Run:
         )
 
     def _progress(self, now: float) -> Progress:
-        positions, latency_ms = self._latest()
         n_sent = self._sending.shared.n_sent
-        p50, p99 = np.percentile(latency_ms, [50, 99]).tolist() if len(latency_ms) else (None, None)
+        self._live.look(self.answers)
+        p50_ms, p99_ms = self._live.percentiles_ms(self._sending.shared.intended_us)
         return Progress(
             seconds=now - self._started_at,
             events=self._n_events,
             sent=n_sent,
             answered=self.answers.n + self.letters.n,
-            lag=max(n_sent - 1 - int(positions.max()), 0) if len(positions) else n_sent,
-            p50_ms=p50,
-            p99_ms=p99,
+            lag=self._live.lag(n_sent),
+            p50_ms=p50_ms,
+            p99_ms=p99_ms,
         )
-
-    def _latest(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return positions of the events that were answered last, and how long that took, in milliseconds."""
-        hashes, came_us = self.answers.latest(_N_SAMPLED)
-        places = np.minimum(np.searchsorted(self._sorted, hashes), self._n_events - 1)
-        is_ours = self._sorted[places] == hashes
-        positions = self._order[places[is_ours]]
-        return positions, (came_us[is_ours] - self._sending.shared.intended_us[positions]) / 1000
 
 
 #: What a worker can make of an event.

@@ -23,7 +23,7 @@ from modelstream.streams.replay.figures import (
     latency_curve,
     samples,
 )
-from modelstream.streams.replay.matching import UNKNOWN, match
+from modelstream.streams.replay.matching import UNKNOWN, Matcher
 from modelstream.streams.replay.result import ReplayResult, ending
 from modelstream.streams.replay.result_keys import Labels, flat_latency, mean_batch, stage_specs
 from modelstream.streams.replay.session import Observation
@@ -43,6 +43,7 @@ class _Answered:
     appended_us: NDArray[np.int64] | None
     n_predictions: int
     n_duplicates: int
+    n_repeated_ids: int
 
 
 def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayResult:
@@ -72,6 +73,7 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
         filtered=filtered,
         missing=_missing(seen, filtered, len(answered.positions) + len(letters[0])),
         duplicates=answered.n_duplicates,
+        repeated_ids=answered.n_repeated_ids,
         answers_per_s=answers_per_s(course.predicted_us, labels.warm_up),
         **ending(seen.ended_by),
         started_at=datetime.fromtimestamp(seen.start_us / 1e6, UTC),
@@ -140,7 +142,8 @@ def _latency_figures(
 
 def _answered(seen: Observation, *, is_own: bool) -> _Answered:
     hashes, came_us, appended_us = seen.answers.hashes(), seen.answers.came_us(), seen.answers.appended_us()
-    positions = match(seen.id_hashes, hashes)
+    matcher = Matcher(seen.id_hashes)
+    positions = matcher.match(hashes)
     is_first = positions != UNKNOWN
     # On topics of the replay's own nobody else writes; on others', what answers none of these events is none of ours.
     n_predictions = len(hashes) if is_own else int(np.isin(hashes, seen.id_hashes).sum())
@@ -150,6 +153,7 @@ def _answered(seen: Observation, *, is_own: bool) -> _Answered:
         appended_us=None if appended_us is None else appended_us[is_first],
         n_predictions=n_predictions,
         n_duplicates=n_predictions - int(is_first.sum()),
+        n_repeated_ids=matcher.n_repeated,
     )
 
 

@@ -9,7 +9,7 @@ from modelstream.streams.cli import progress, replay_text
 from modelstream.streams.cli.progress import rounded_rate, show_progress
 from modelstream.streams.cli.replay_text import planned_s, say_plan
 from modelstream.streams.replay.arrivals import Pace
-from modelstream.streams.replay.session import Progress
+from modelstream.streams.replay.live_figures import Progress
 
 
 def test_plain_lines_where_standard_error_is_no_terminal(monkeypatch, capsys):
