@@ -123,7 +123,7 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         (result.duplicates, "duplicate"),
     ):
         yield ("?" if count is None else f"{count:,}"), what
-    yield f"{result.events_per_s:,.0f}", f"events per second, over {result.seconds:,.1f} s"
+    yield f"{result.events_per_s:,.0f}", f"events per second, over {result.seconds:,.1f} s{_clock(result)}"
     if result.answers_per_s is not None:
         yield f"{result.answers_per_s:,.0f}", f"predictions per second after the first {result.warm_up:.0%}"
     yield f"{result.max_lag:,}", "events waiting for an answer at the most"
@@ -143,6 +143,10 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         yield f"{result.clamped_events:,}", "events with a time before an earlier one's, sent with that one"
     if result.repeated_ids:
         yield f"{result.repeated_ids:,}", "events with the id of an earlier one"
+
+
+def _clock(result: ReplayResult) -> str:
+    return " of virtual time" if result.latency_clock == "virtual" else ""
 
 
 def _pace(result: ReplayResult) -> str:

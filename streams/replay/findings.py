@@ -48,7 +48,7 @@ def findings(result: ReplayResult) -> list[Finding]:
     >>> [finding.title for finding in findings(result)]  # doctest: +SKIP
     ['12 events are missing', 'The generator fell behind']
     """
-    return [*_errors(result), *_warnings(result), *_notes(result)]
+    return [*_errors(result), *_offline(result), *_warnings(result), *_notes(result)]
 
 
 def _errors(result: ReplayResult) -> Iterator[Finding]:
@@ -75,6 +75,16 @@ def _errors(result: ReplayResult) -> Iterator[Finding]:
             "error",
             f"{counted(result.duplicates, 'duplicate')}",
             "Events were answered more than once; under at_least_once a crashed worker does that.",
+        )
+
+
+def _offline(result: ReplayResult) -> Iterator[Finding]:
+    if result.latency_clock == "virtual":
+        yield Finding(
+            "warning",
+            "Computed, not measured",
+            "Times are virtual: they come from what work costs, as measured in this process or read by --costs; "
+            "Kafka's part is assumed. Compare offline replays with each other only.",
         )
 
 

@@ -85,9 +85,10 @@ def to_html(result: ReplayResult, origin: Origin) -> str:
         kind="Replay",
         result=result,
         title=f"{Path(result.file).name} through {Path(result.pipeline).name}",
-        started=f"{result.started_at:%-d %B %Y, %H:%M:%S} UTC",
+        started=_started(result),
         origin=origin.without_passwords(),
-        findings=findings(result),
+        urgent=[finding for finding in findings(result) if finding.level != "note"],
+        notes=[finding for finding in findings(result) if finding.level == "note"],
         headline=list(_headline(result)),
         accounts=list(_accounts(result)),
         latencies=list(_latencies(result)),
@@ -107,6 +108,12 @@ def difference_to_html(difference: Difference, origin: Origin) -> str:
         headline=list(_difference_headline(difference)),
         plots=list(difference_plots(difference)),
     )
+
+
+def _started(result: ReplayResult) -> str:
+    if result.latency_clock == "virtual":  # which stands at 1970, a date that means nothing
+        return "offline, by a virtual clock"
+    return f"{result.started_at:%-d %B %Y, %H:%M:%S} UTC"
 
 
 def _short(a: str, b: str) -> tuple[str, str]:
@@ -162,7 +169,8 @@ def _latencies(result: ReplayResult) -> Iterator[tuple[str, Latency]]:
     if result.append_latency is not None:
         yield "Kafka had it", result.append_latency
     if result.consumer_latency is not None:
-        yield "a consumer had it", result.consumer_latency
+        is_virtual = result.latency_clock == "virtual"
+        yield "it was there, by the virtual clock" if is_virtual else "a consumer had it", result.consumer_latency
 
 
 def _circumstances(result: ReplayResult) -> Iterator[_Figure]:
@@ -173,17 +181,16 @@ def _circumstances(result: ReplayResult) -> Iterator[_Figure]:
         "even": "evenly spaced",
         "max": "as fast as they could be sent",
     }
-    workers = "those that ran already" if result.workers is None else f"{result.workers}, started for the replay"
+    is_virtual = result.latency_clock == "virtual"
+    how = "simulated in one process" if is_virtual else "started for the replay"
+    workers = "those that ran already" if result.workers is None else f"{result.workers}, {how}"
     yield _Figure("Pace", result.speed, arrivals[result.arrivals])
-    yield _Figure(
-        "Time", f"{result.seconds:,.1f} s", f"percentiles leave out the first {percent(result.warm_up)} of the events"
-    )
+    left_out = f"percentiles leave out the first {percent(result.warm_up)} of the events"
+    yield _Figure("Virtual time" if is_virtual else "Time", f"{result.seconds:,.1f} s", left_out)
     yield _Figure("Answers", figure(result.answers_per_s, "/s"), "after the warm-up")
-    yield _Figure(
-        "Generator",
-        milliseconds(result.p99_send_delay_ms),
-        f"p99 of its delay; max {milliseconds(result.max_send_delay_ms)}",
-    )
+    if not is_virtual:
+        late = f"p99 of its delay; max {milliseconds(result.max_send_delay_ms)}"
+        yield _Figure("Generator", milliseconds(result.p99_send_delay_ms), late)
     yield _Figure("Workers", workers)
     yield _Figure("Partitions", figure(result.partitions))
     yield _Figure("Broker", environment.broker)

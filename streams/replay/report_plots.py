@@ -18,9 +18,9 @@ __all__ = ["replay_plots"]
 _LOG_RATIO = 30.0
 
 _CLOCK_NAMES = {
-    "log_append_time": "when Kafka stamped them",
-    "consumer": "when a consumer had them",
-    "virtual": "by the virtual clock",
+    "log_append_time": "the moment when Kafka stamped the prediction",
+    "consumer": "the moment when a consumer had the prediction",
+    "virtual": "its prediction, both by the virtual clock",
 }
 
 

@@ -29,6 +29,7 @@ def test_nothing_is_said_where_nothing_is_wrong():
         ({"dead_letters": 3}, ("note", "3 dead letters")),
         ({"clamped_events": 1}, ("note", "1 event out of order")),
         ({"repeated_ids": 1135}, ("note", "1,135 events with the id of an earlier one")),
+        ({"latency_clock": "virtual"}, ("warning", "Computed, not measured")),
         ({"append_latency": LATENCY.model_copy(update={"n": 9999})}, ("note", "p99.9 of 9,999 predictions")),
         ({"arrivals": "max", "speed": "max"}, ("note", "As fast as possible")),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import numpy as np
@@ -83,6 +84,17 @@ def test_what_was_not_measured_is_left_out_or_a_dash():
     )  # fmt: skip
     assert "plot-" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
     assert '<dd class="value">–</dd>' in text
+
+
+def test_an_offline_replay_says_first_that_it_is_none_that_was_measured():
+    offline = make_result(latency_clock="virtual", append_latency=None, started_at=datetime.fromtimestamp(0, UTC))
+    text = to_html(offline, ORIGIN)
+    assert text.index("Computed, not measured.") < text.index('id="headline"')
+    assert "20,000 events at 60x, offline, by a virtual clock" in text
+    assert "from the intended time of the event to its prediction, both by the virtual clock." in text
+    assert '<th scope="col">it was there, by the virtual clock</th>' in text
+    for of_a_measurement in ("January 1970", "a consumer had", "Generator", "started for", "How it was measured"):
+        assert of_a_measurement not in text
 
 
 @pytest.mark.parametrize("name", ["matplotlib", "jinja2"])
