@@ -122,7 +122,7 @@ class Capacity(BaseModel):
 def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe:
     """Return what one replay at a rate says about it.
 
-    The pipeline kept up if every event was answered, lag did not grow while events came, the 99th percentile of latency
+    The pipeline kept up if every event was answered once, lag did not grow while events came, the 99th percentile of latency
     is within the bound, and the generator kept pace: what was not offered was not sustained.
 
     Parameters
@@ -137,6 +137,8 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
     problems, timing = [], []
     if result.missing:
         problems.append(f"{result.missing:,} events are missing")
+    if result.duplicates:  # as for a replay: an error, though each event has its answer
+        problems.append(f"{result.duplicates:,} predictions are duplicates")
     growth_per_s = lag_growth(result.series, result.warm_up)
     if growth_per_s > _LEFT_BEHIND * rate_per_s:
         problems.append(f"lag grows by {growth_per_s:,.0f} events/s")

@@ -86,6 +86,7 @@ def test_a_rate_is_sustained_if_nothing_speaks_against_it() -> None:
     ("changes", "said"),
     [
         ({"missing": 3}, "3 events are missing"),
+        ({"duplicates": 3}, "3 predictions are duplicates"),
         ({"series": course(1000, 0.9)}, "lag grows by 100 events/s"),
         ({"p99_ms": 150.0}, "p99 is 150 ms"),
         ({"p99_ms": None}, "no predictions to measure"),
