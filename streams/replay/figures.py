@@ -148,11 +148,24 @@ def latency_curve(latency_us: NDArray[np.int64]) -> tuple[tuple[float, float], .
 
 def highest_lag(course: Course) -> int:
     """Return the most events that were sent and had no answer yet, of those that got one."""
+    return int(_lags(course)[1].max())
+
+
+def _lags(course: Course) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the moments at which the lag changes, in order, and what it is before the first and after each."""
     moments = np.concatenate([course.due_sent_us, course.answered_us])
     changes = np.concatenate([np.ones(len(course.due_sent_us), np.int64), -np.ones(len(course.answered_us), np.int64)])
     # What is sent in the moment of an answer counts as sent before it.
     order = np.lexsort((-changes, moments))
-    return int(np.cumsum(changes[order]).max(initial=0))
+    return moments[order], np.concatenate([[0], np.cumsum(changes[order])])
+
+
+def _highest_lag_by_interval(course: Course, ends_us: NDArray[np.int64]) -> list[int]:
+    # At its end alone an interval would hide whatever came and went in it: with small batches nearly all.
+    moments, lags = _lags(course)
+    bounds = np.searchsorted(moments, ends_us, "right").tolist()
+    # With what is left over from the interval before. An answer's time may be cut to before its event was sent.
+    return [max(int(lags[first : last + 1].max()), 0) for first, last in zip([0, *bounds], bounds, strict=False)]
 
 
 def answers_per_s(predicted_us: NDArray[np.int64], warm_up: float) -> float | None:
@@ -172,14 +185,13 @@ def samples(course: Course, usage: Usage | None) -> tuple[Sample, ...]:
     interval_s = next(fitting, duration_s / _MOST_SAMPLES)
     n = max(int(np.ceil(duration_s / interval_s)), 1)
     ends_us = course.start_us + (np.arange(1, n + 1) * interval_s * 1e6).astype(np.int64)
-    sent, answered, due = (
-        np.searchsorted(np.sort(times), ends_us, "right")
-        for times in (course.sent_us, course.answered_us, course.due_sent_us)
+    sent, answered = (
+        np.searchsorted(np.sort(times), ends_us, "right") for times in (course.sent_us, course.answered_us)
     )
     p50, p99 = _percentiles_by_interval(course, ends_us)
     cpu_percent, rss_mb = _usage_by_interval(usage, course, ends_us)
     columns = zip(
-        ends_us.tolist(), sent.tolist(), answered.tolist(), np.maximum(due - answered, 0).tolist(),
+        ends_us.tolist(), sent.tolist(), answered.tolist(), _highest_lag_by_interval(course, ends_us),
         np.diff(sent, prepend=0).tolist(), np.diff(answered, prepend=0).tolist(), p50, p99, cpu_percent, rss_mb,
         strict=True,
     )  # fmt: skip

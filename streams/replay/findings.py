@@ -120,10 +120,11 @@ def _backlog(result: ReplayResult) -> int | None:
     """Return the events without an answer when the last one was sent, where that was more than a moment's work."""
     if result.arrivals == "max":
         return None
-    at_end = next((sample for sample in result.series if sample.sent >= result.events), None)
-    if at_end is None or at_end.lag <= _BACKLOG_S * (result.answers_per_s or result.events_per_s):
+    # The most in the interval after the one of the last event is what it began with: nothing more was sent in it.
+    behind = [sample.lag for sample in result.series if sample.sent >= result.events][1:2]
+    if not behind or behind[0] <= _BACKLOG_S * (result.answers_per_s or result.events_per_s):
         return None
-    return at_end.lag
+    return behind[0]
 
 
 def _notes(result: ReplayResult) -> Iterator[Finding]:

@@ -58,10 +58,11 @@ class Latency(_Value):
 class Sample(_Value):
     """One interval of a replay: it ends at ``time_s`` after the start.
 
-    ``sent`` and ``answered`` count events since the start, ``lag`` those sent that are due an answer and have none
-    yet. ``answered`` counts predictions and dead letters. Percentiles are those of the predictions that came in the
-    interval, by the clock of the flat figures; None where none came. ``cpu_percent`` (100 is one core) and ``rss_mb``
-    are those of all workers together; None where nobody can know them.
+    ``sent`` and ``answered`` count events since the start, up to its end; ``lag`` is the most events in it that were
+    sent, are due an answer and had none, so that the highest one is `ReplayResult.max_lag`. ``answered`` counts
+    predictions and dead letters. Percentiles are those of the predictions that came in the interval, by the clock of
+    the flat figures; None where none came. ``cpu_percent`` (100 is one core) and ``rss_mb`` are those of all workers
+    together; None where nobody can know them.
     """
 
     time_s: float

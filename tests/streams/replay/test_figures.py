@@ -45,7 +45,8 @@ def test_lag_is_what_was_sent_and_not_answered(pairs: list[tuple[int, int]]) -> 
 def test_the_series_accounts_for_every_event(pairs: list[tuple[int, int]]) -> None:
     sent, answered = [s for s, _ in pairs], [s + wait for s, wait in pairs]
     series = samples(course(sent, answered), None)
-    assert (series[-1].sent, series[-1].answered, series[-1].lag) == (len(pairs), len(pairs), 0)
+    assert (series[-1].sent, series[-1].answered) == (len(pairs), len(pairs))
+    assert max(sample.lag for sample in series) == highest_lag(course(sent, answered))
     assert all(earlier.sent <= later.sent for earlier, later in itertools.pairwise(series))
     interval_s = series[0].time_s
     assert sum(sample.answered_per_s * interval_s for sample in series) == pytest.approx(len(pairs))
@@ -55,7 +56,22 @@ def test_an_event_that_gets_no_answer_is_no_lag() -> None:
     filtered = course([0, 1], [10, 11], unanswered_ms=[0.5])
     assert highest_lag(filtered) == 2
     series = samples(filtered, None)
-    assert (series[-1].sent, series[-1].lag) == (3, 0)
+    assert (series[-1].sent, series[-1].lag) == (3, 2)
+
+
+def test_the_lag_of_an_interval_is_the_most_in_it_and_what_it_begins_with_counts() -> None:
+    # Intervals of 50 ms. Three come and go in the first; one of the second is answered in the fourth.
+    series = samples(course([1, 2, 3, 60, 70, 210], [9, 9, 10, 75, 160, 211]), None)
+    assert [sample.lag for sample in series] == [3, 2, 1, 1, 1]
+
+
+def test_percentiles_of_an_interval_are_of_the_predictions_that_came_in_it() -> None:
+    sent_ms = list(range(1, 50)) + [110]
+    answered_ms = [50] * 49 + [140]
+    first, nothing, last = samples(course(sent_ms, answered_ms), None)
+    assert (first.p50_ms, first.p99_ms) == (25.0, 48.52)  # of 1 to 49 ms
+    assert (nothing.p50_ms, nothing.p99_ms) == (None, None)
+    assert (last.p50_ms, last.p99_ms) == (30.0, 30.0)
 
 
 def test_a_long_replay_has_no_more_samples_than_a_plot_can_show() -> None:
@@ -69,7 +85,7 @@ def test_samples_say_what_the_workers_used() -> None:
     assert usage is not None
     series = samples(course([0], [1000]), usage)
     assert {sample.cpu_percent for sample in series} == {50.0}
-    assert series[-1].rss_mb == 200.0
+    assert [series[i].rss_mb for i in (0, 9, -1)] == [105.0, 150.0, 200.0]  # intervals of 50 ms
     assert usage.cpu_between_s(START_US, START_US + 500_000) == pytest.approx(0.25)
     assert usage.machine_cpu_between_s(START_US, START_US + 500_000) == pytest.approx(0.5)
 
