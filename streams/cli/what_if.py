@@ -20,10 +20,12 @@ from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Arrivals
 from modelstream.streams.replay.calibration import calibrate
 from modelstream.streams.replay.costs import measure_costs, read_costs
+from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.prepared import prepare
 from modelstream.streams.replay.result import ReplayResult
 from modelstream.streams.replay.sources import open_source
 from modelstream.streams.replay.what_if import SETTINGS, Setting, WhatIf, at_full_speed, at_pace, grid
+from modelstream.streams.wording import counted
 
 __all__ = ["command"]
 
@@ -114,7 +116,10 @@ def command(
     results = [ReplayResult.read(one) for one in measured]
     paced = partial(at_pace, built, values, due_us)
     full = partial(at_full_speed, built, values)
-    calibration = calibrate(known, partial(paced, {}), partial(full, {}), results, pace, described.spec)
+    calibration = calibrate(
+        known, partial(paced, {}), partial(full, {}), results, pace, described.spec, len(records)
+    )  # fmt: skip
+    _say_other_machines(results)
     now, *found = (
         calibration.what_if(setting, paced(setting, calibration.paced), full(setting, calibration.full))
         for setting in ({}, *settings)
@@ -131,6 +136,17 @@ def command(
             "settings": found,
         }
         json_file.write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _say_other_machines(results: list[ReplayResult]) -> None:
+    here = describe_environment("")
+    others = {(one.environment.cpu, one.environment.cpus) for one in results} - {(here.cpu, here.cpus)}
+    for cpu, cpus in sorted(others):
+        click.echo(
+            f"note: measured on another machine ({cpu}, {counted(cpus, 'processor')}), and what work costs was "
+            "measured here; replay here before you believe the figures",
+            err=True,
+        )
 
 
 def _print(now: WhatIf, found: list[WhatIf], pace: str, results: list[ReplayResult]) -> None:

@@ -15,7 +15,7 @@ import orjson
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.replay.costs import Costs, Line
-from modelstream.streams.replay.result_keys import stage_specs
+from modelstream.streams.replay.result_keys import stage_specs, work_options
 from modelstream.streams.replay.what_if import AtPace, Setting, WhatIf
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def calibrate(
     measured: Sequence[ReplayResult],
     pace: Pace,
     spec: PipelineSpec,
+    n_events: int,
 ) -> Calibration:
     """Return a calibration by which the prediction of one setting comes to what was measured of it.
 
@@ -90,14 +91,17 @@ def calibrate(
         The arrivals.
     spec : PipelineSpec
         The pipeline.
+    n_events : int
+        How many arrive.
 
     Raises
     ------
     ConfigError
-        A replay is of something else: more workers than one, another pace, or a pipeline with other stages.
+        A replay is of something else: more workers than one, another pace or number of events, or a pipeline with other
+        stages or options.
     """
     for result in measured:
-        _require_same(result, pace, stage_specs(spec))
+        _require_same(result, pace, spec, n_events)
     calibration = Calibration(costs, costs)
     # That at full speed first: without service times at the pace, its costs are the better guess there too.
     for result in sorted(measured, key=lambda one: one.arrivals != "max"):
@@ -160,7 +164,7 @@ def _stretched(costs: Costs, factor: float) -> Costs:
     )
 
 
-def _require_same(result: ReplayResult, pace: Pace, stages: Sequence[Mapping[str, Any]]) -> None:
+def _require_same(result: ReplayResult, pace: Pace, spec: PipelineSpec, n_events: int) -> None:
     problem = None
     if result.latency_clock == "virtual":
         problem = "was made without a broker; replay on one"
@@ -173,12 +177,31 @@ def _require_same(result: ReplayResult, pace: Pace, stages: Sequence[Mapping[str
             f"is at {result.speed}, {result.arrivals}, and asked is {pace}, {pace.kind}; "
             "replay at the same pace, or at full speed"
         )
-    elif differences := [(a, b) for a, b in zip_longest(stages, result.stage_specs or stages) if a != b]:
-        ours, theirs = (orjson.dumps(stage).decode() for stage in differences[0])
-        problem = f"is of another pipeline: it had {theirs} where this one has {ours}"
+    # At full speed the rate tells, and that depends little on their number.
+    elif result.arrivals != "max" and result.events != n_events:
+        problem = f"is of {result.events:,} events, and asked is about {n_events:,}; give both the same --limit"
+    elif result.stage_specs is None or result.work_options is None:
+        problem = "does not say what its pipeline was; replay again, with this version"
+    elif (difference := _difference(result.stage_specs, result.work_options, spec)) is not None:
+        problem = f"is of another pipeline: it had {difference}"
     elif result.seconds < _LEAST_MEASURED_S:
         problem = (
             f"took {result.seconds:.2f} s, and less than {_LEAST_MEASURED_S} s tells too little; replay more events"
         )
     if problem is not None:
         raise ConfigError("--measured", f"the replay of {result.file} through {result.pipeline} {problem}")
+
+
+def _difference(stages: Sequence[Mapping[str, Any]], options: Mapping[str, Any], spec: PipelineSpec) -> str | None:
+    """Return where a pipeline that was measured and one that is asked about differ first; None where they do not."""
+    for theirs, ours in zip_longest(stages, stage_specs(spec)):
+        if theirs != ours:
+            return f"{_json(theirs)} where this one has {_json(ours)}"
+    for name, ours in work_options(spec).items():
+        if options.get(name) != ours:
+            return f"{name} {_json(options.get(name))} where this one has {_json(ours)}"
+    return None
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()

@@ -122,8 +122,8 @@ class Capacity(BaseModel):
 def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe:
     """Return what one replay at a rate says about it.
 
-    The pipeline kept up if every event was answered once, lag did not grow while events came, the 99th percentile of latency
-    is within the bound, and the generator kept pace: what was not offered was not sustained.
+    The pipeline kept up if every event was answered once, lag did not grow while events came, the 99th percentile of
+    latency is within the bound, and the generator kept pace: what was not offered was not sustained.
 
     Parameters
     ----------

@@ -175,6 +175,8 @@ class ReplayResult(_Value):
         What was replayed through what.
     stage_specs : tuple of dict, optional
         What the pipeline's file said of its stages, overrides included; None of a replay without a broker.
+    work_options : dict of str to object, optional
+        What else it said that changes what an event takes, defaults included; None of a replay without a broker.
     speed : str
         The pace: ``60x``, ``max``, or a rate such as ``5000/s``.
     arrivals : str
@@ -240,6 +242,7 @@ class ReplayResult(_Value):
     pipeline: str
     file: str
     stage_specs: tuple[dict[str, Any], ...] | None = None
+    work_options: dict[str, Any] | None = None
     speed: str
     arrivals: Literal["recorded", "poisson", "even", "max"]
     seed: int | None = None

@@ -12,7 +12,7 @@ from modelstream.streams.replay.result import Latency, StageFigures
 if TYPE_CHECKING:
     from modelstream.streams.spec import PipelineSpec
 
-__all__ = ["Labels", "flat_latency", "mean_batch", "stage_specs"]
+__all__ = ["Labels", "flat_latency", "mean_batch", "stage_specs", "work_options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,18 @@ class Labels:
 def stage_specs(spec: PipelineSpec) -> tuple[dict[str, Any], ...]:
     """Return what a pipeline's file says of its stages."""
     return tuple(stage.model_dump(mode="json", by_alias=True, exclude_defaults=True) for stage in spec.stages)
+
+
+def work_options(spec: PipelineSpec) -> dict[str, Any]:
+    """Return what else of a pipeline's file changes what an event takes, by its path; not where it is from or goes."""
+    source = spec.source.model_dump(mode="json", exclude={"topic", "on_gap"})
+    return {
+        "threads": spec.threads,
+        "delivery": spec.delivery,
+        "transaction_interval_ms": spec.transaction_interval_ms,
+        **{f"source.{name}": value for name, value in source.items()},
+        "sink.flight_record": spec.sink.flight_record,
+    }
 
 
 def flat_latency(measured: Latency | None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from modelstream.streams.replay.figures import (
 )
 from modelstream.streams.replay.matching import UNKNOWN, Matcher
 from modelstream.streams.replay.result import ReplayResult, ending
-from modelstream.streams.replay.result_keys import Labels, flat_latency, mean_batch, stage_specs
+from modelstream.streams.replay.result_keys import Labels, flat_latency, mean_batch, stage_specs, work_options
 from modelstream.streams.replay.session import Observation
 from modelstream.streams.replay.target import Target
 from modelstream.streams.replay.workers import count_of, stage_figures
@@ -106,6 +106,7 @@ def _what_was_replayed(target: Target, labels: Labels) -> dict[str, Any]:
     return {
         **labels.keys(),
         "stage_specs": stage_specs(target.spec),
+        "work_options": work_options(target.spec),
         "workers": None if target.workers is None else len(target.workers),
         "partitions": target.partitions,
         "environment": describe_environment(target.broker_name),

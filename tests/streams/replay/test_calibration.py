@@ -13,7 +13,7 @@ from modelstream.streams.replay.arrivals import Pace
 from modelstream.streams.replay.calibration import Calibration, calibrate
 from modelstream.streams.replay.costs import Costs, Line
 from modelstream.streams.replay.result import ReplayResult, StageFigures
-from modelstream.streams.replay.result_keys import stage_specs
+from modelstream.streams.replay.result_keys import stage_specs, work_options
 from modelstream.streams.replay.what_if import AtPace, WhatIf
 
 MS = 1e-3
@@ -22,6 +22,7 @@ COSTS = Costs(
     stages={"weigh": Line(fixed_s=1 * MS, per_row_s=0.05 * MS)}, path_out_s=2 * MS,
 )  # fmt: skip
 PACE = Pace(rate_per_s=2000)
+N = 20_000
 SPEC = Pipeline("p", "in").then("weigh", infer(["weigh"], batch={"max_size": 64})).to("out").spec
 
 
@@ -40,15 +41,20 @@ def _at_full_speed(costs: Costs, rows: int = 10) -> float:
 
 
 def _calibrate(*measured: ReplayResult) -> Calibration:
-    return calibrate(COSTS, _at_pace, _at_full_speed, measured, PACE, SPEC)
+    return calibrate(COSTS, _at_pace, _at_full_speed, measured, PACE, SPEC, N)
 
 
 def _predict(calibration: Calibration, rows: int = 10) -> WhatIf:
     return calibration.what_if({}, _at_pace(calibration.paced, rows), _at_full_speed(calibration.full, rows))
 
 
+def _measured(**changes: Any) -> ReplayResult:
+    said = {"events": N, "stage_specs": stage_specs(SPEC), "work_options": work_options(SPEC)}
+    return make_result(**{"stages": (), **said, **changes})
+
+
 def _full_speed(**changes: Any) -> ReplayResult:
-    return make_result(**{"stages": (), "speed": "max", "arrivals": "max", **changes})
+    return _measured(**{"speed": "max", "arrivals": "max", **changes})
 
 
 def _at_the_rate(service_ms: float | None = None, **changes: Any) -> ReplayResult:
@@ -56,7 +62,7 @@ def _at_the_rate(service_ms: float | None = None, **changes: Any) -> ReplayResul
         step_id="weigh", batches=50, rows=500, mean_rows=10, sizes={16: 50}, close_reasons={"idle": 50},
         mean_service_ms=service_ms,
     )  # fmt: skip
-    return make_result(**{"stages": (stage,), "speed": "2000/s", "arrivals": "poisson", **changes})
+    return _measured(**{"stages": (stage,), "speed": "2000/s", "arrivals": "poisson", **changes})
 
 
 def test_nothing_measured_changes_nothing() -> None:
@@ -98,7 +104,13 @@ def test_pauses_come_on_top_of_every_p99_which_is_never_below_the_median() -> No
 
 
 def test_the_same_stages_are_the_same_pipeline_whatever_its_name_and_topics() -> None:
-    _calibrate(_at_the_rate(p50_ms=30, p99_ms=75, stage_specs=stage_specs(SPEC), pipeline="elsewhere.yaml"))
+    other = Pipeline("q", "elsewhere").then("weigh", infer(["weigh"], batch={"max_size": 64})).to("there").spec
+    said = {"stage_specs": stage_specs(other), "work_options": work_options(other)}
+    _calibrate(_at_the_rate(p50_ms=30, p99_ms=75, pipeline="elsewhere.yaml", **said))
+
+
+def test_at_full_speed_there_may_be_more_events() -> None:
+    _calibrate(_full_speed(events=3 * N, answers_per_s=400.0))
 
 
 def test_more_threads_give_no_more_than_the_processors_are_enough_for() -> None:
@@ -124,12 +136,24 @@ def test_more_threads_give_no_more_than_the_processors_are_enough_for() -> None:
             r'of another pipeline: it had .*"models":\["weigh"\]}} where this one has .*"batch":{"max_size":64}',
         ),
         ({"stage_specs": (*stage_specs(SPEC), {"id": "more"})}, 'it had {"id":"more"} where this one has null'),
+        ({"events": N - 1}, "of 19,999 events, and asked is about 20,000; give both the same --limit"),
+        ({"stage_specs": None}, "does not say what its pipeline was; replay again"),
+        ({"work_options": None}, "does not say what its pipeline was; replay again"),
+        *(
+            ({"work_options": work_options(SPEC) | {name: was}}, f"it had {name} {told} where this one has {ours}")
+            for name, was, told, ours in (
+                ("threads", 2, "2", "null"),
+                ("sink.flight_record", True, "true", "false"),
+                ("source.event_time", "at", '"at"', "null"),
+                ("delivery", "exactly_once", '"exactly_once"', '"at_least_once"'),
+            )
+        ),
         ({"latency_clock": "virtual"}, "made without a broker; replay on one"),
         ({"interrupted": True}, "stopped before the end"),
         ({"seconds": 0.4}, "took 0.40 s, and less than 0.5 s tells too little; replay more events"),
     ],
 )
 def test_what_was_measured_of_something_else_is_refused(changes: dict[str, Any], problem: str) -> None:
-    one = make_result(**{"stages": (), "speed": "2000/s", "arrivals": "poisson", **changes})
+    one = _measured(**{"speed": "2000/s", "arrivals": "poisson", **changes})
     with pytest.raises(ConfigError, match=f"--measured: .*{problem}"):
         _calibrate(one)

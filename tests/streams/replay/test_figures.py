@@ -66,7 +66,7 @@ def test_the_lag_of_an_interval_is_the_most_in_it_and_what_it_begins_with_counts
 
 
 def test_percentiles_of_an_interval_are_of_the_predictions_that_came_in_it() -> None:
-    sent_ms = list(range(1, 50)) + [110]
+    sent_ms = [*range(1, 50), 110]
     answered_ms = [50] * 49 + [140]
     first, nothing, last = samples(course(sent_ms, answered_ms), None)
     assert (first.p50_ms, first.p99_ms) == (25.0, 48.52)  # of 1 to 49 ms

@@ -19,7 +19,9 @@ from modelstream.streams.cli.what_if import command
 from modelstream.streams.pipeline import BuiltPipeline, Pipeline, infer, load_pipeline
 from modelstream.streams.replay.calibration import Calibration
 from modelstream.streams.replay.costs import Costs, Line
+from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.offline import run_offline
+from modelstream.streams.replay.result_keys import stage_specs, work_options
 from modelstream.streams.replay.what_if import Setting, WhatIf, at_full_speed, at_pace, grid
 from modelstream.streams.worker_limits import limits_of
 
@@ -143,17 +145,21 @@ def test_the_command_prints_every_setting_and_marks_the_best(
     assert said["now"]["setting"] == {}
     assert load_pipeline(pipeline).name == "p"
     measured = tmp_path / "measured.json"
-    paced = {"speed": "2000/s", "arrivals": "poisson"}
+    paced = {"speed": "2000/s", "arrivals": "poisson", "environment": describe_environment("embedded")}
     for changes, note in (
         (paced, "Compare events/s"),
         ({"arrivals": "max"}, "Compare p50 and p99"),
         (None, "Compare the"),
     ):
-        measured.write_bytes(orjson.dumps(make_result(stages=(), **changes or {}).model_dump(mode="json")))
+        spec = load_pipeline(pipeline).spec
+        said = {"events": N, "stage_specs": stage_specs(spec), "work_options": work_options(spec)}
+        measured.write_bytes(make_result(stages=(), **said, **changes or {}).to_json())
         told = [*arguments, "--costs", costs, *([] if changes is None else ["--measured", measured])]
         done = CliRunner().invoke(command, list(map(str, told)))
         assert done.stdout.splitlines()[-1].startswith(note), done.output
         assert ("measured " in done.stdout) == (changes is not None)
+        is_elsewhere = changes is not None and "environment" not in changes
+        assert ("note: measured on another machine (A processor, 2 proc" in done.stderr) == is_elsewhere
     for wrong, problem in (
         (["max_size"], "is no setting"),
         (["max_size=a"], "is no setting"),
