@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.kafka_tools import read_all
 
-from modelstream.streams.replay.generator import send_when_due
+from modelstream.streams.replay.generator import INTENDED_HEADER, _generate, send_when_due
+from modelstream.streams.replay.prepared import prepare
+from modelstream.streams.replay.shared import Shared
+from modelstream.streams.spec import SourceSpec
 
 
 @dataclass
@@ -81,3 +91,30 @@ def test_it_ends_when_it_is_told_to() -> None:
         is_stopped=lambda: world.now_us > 2_500_000,
     )  # fmt: skip
     assert world.slices[-1][2] == 3
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("due_us", [[0, 250_000, 1_000_000], None])
+def test_however_late_an_event_is_sent_it_counts_from_when_it_was_due(
+    embedded_broker: Any, make_topics: Callable[..., list[str]], tmp_path: Path, due_us: list[int] | None
+) -> None:
+    (topic,) = make_topics(embedded_broker, "events")
+    prepare([(None, b"%d" % i, -1) for i in range(3)], SourceSpec(topic=topic), 1, tmp_path)
+    shared = Shared.create(tmp_path, 3, None if due_us is None else np.array(due_us))
+    before_us = time.time_ns() // 1000
+    shared.start_us = before_us - 60_000_000  # the whole schedule is past: all are late, by a minute or nearly
+    try:
+        _generate(tmp_path, topic, embedded_broker.bootstrap)
+    finally:
+        gc.enable()
+        gc.unfreeze()
+    intended_us, sent_us = shared.intended_us.tolist(), shared.sent_us.tolist()
+    assert min(sent_us) >= before_us
+    if due_us is None:  # no schedule, and so none to be late for
+        assert all(before_us <= due <= sent for due, sent in zip(intended_us, sent_us, strict=True))
+    else:
+        assert intended_us == [shared.start_us + due for due in due_us]
+    records = sorted(read_all(embedded_broker.bootstrap, topic), key=lambda record: record.value or b"")
+    assert [dict(record.headers)[INTENDED_HEADER] for record in records] == [b"%d" % due for due in intended_us]
+    assert [record.timestamp_ms for record in records] == [due // 1000 for due in intended_us]
+    assert (shared.n_sent, shared.is_done) == (3, True)

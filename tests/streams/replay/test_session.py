@@ -59,9 +59,9 @@ def test_what_ended_it_is_told_a_failure_first(
     sink = SimpleNamespace(topic="out", dead_letter="dead")
     spec = SimpleNamespace(source=SimpleNamespace(topic="in"), sink=sink)
     target: Any = SimpleNamespace(
-        spec=spec, settings=None, workers=workers, next_offsets=np.zeros(1, np.int64), partitions=1
+        spec=spec, settings=None, workers=workers, next_offsets=np.array([4, 2]), partitions=2
     )
-    events: Any = SimpleNamespace(hashes_at=lambda *_: np.zeros(2, np.uint64), partitions=np.zeros(2, np.int64))
+    events: Any = SimpleNamespace(hashes_at=lambda *_: np.zeros(2, np.uint64), partitions=np.array([1, 0, 0]))
     monkeypatch.setattr(session, "Sending", Sending)
     monkeypatch.setattr(session, "LetterReader", Reader)
     monkeypatch.setattr(session, "read_topic", read_topic)
@@ -70,3 +70,5 @@ def test_what_ended_it_is_told_a_failure_first(
     assert found.ended_by is (dead if worker_fails and isinstance(ended_by, KeyboardInterrupt) else ended_by)
     assert found.stats_after == ([] if worker_fails else [{"events": 2}])
     assert len(found.sent_us) == 2
+    # Where no field is an event's id its place is: the next replay on these topics begins behind this one.
+    assert target.next_offsets.tolist() == [5, 3]

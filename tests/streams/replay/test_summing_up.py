@@ -16,6 +16,7 @@ from modelstream.streams.pipeline import Pipeline, filter_events, infer
 from modelstream.streams.replay import collecting
 from modelstream.streams.replay.arrivals import Pace
 from modelstream.streams.replay.collecting import Answers, LetterReader, Letters
+from modelstream.streams.replay.figures import Usage, UsageReading
 from modelstream.streams.replay.generator import INTENDED_HEADER
 from modelstream.streams.replay.matching import hash_ids
 from modelstream.streams.replay.result import ReplayResult
@@ -82,6 +83,42 @@ def test_latency_runs_from_the_due_time_to_the_brokers_stamp() -> None:
     assert (result.predictions, result.missing, result.duplicates) == (3, 0, 0)
     assert result.max_send_delay_ms == 0.1
     assert result.max_lag == 2  # e0 and e2 wait, at 20 ms
+
+
+def test_what_it_cost_is_by_event_and_of_the_time_up_to_the_last_answer() -> None:
+    # The last answer comes halfway between the second look and the third, which go on.
+    looks = [
+        UsageReading(START_US + at_ms * 1000, cpu_s, rss_bytes, 10 * cpu_s)
+        for at_ms, cpu_s, rss_bytes in ((0, 5.0, 90_000_000), (100, 5.2, 321_400_000), (300, 5.6, 200_000_000))
+    ]
+    found = [prediction(f"e{i}", at_ms) for i, at_ms in enumerate((100, 150, 175, 200))]
+    result = summed_up([0, 50, 100, 150], found, usage=Usage.of(looks))
+    assert result.cpu_us_per_event == pytest.approx(0.4 / 4 * 1e6)
+    if result.machine_cpu_us_per_event is not None:  # not in a container with a share of the machine
+        assert result.machine_cpu_us_per_event == pytest.approx(4.0 / 4 * 1e6)
+    assert result.peak_rss_mb == 321.4
+    # From the first event sent, 0.1 ms after it was due.
+    assert result.seconds == pytest.approx(0.1999)
+    assert result.events_per_s == pytest.approx(4 / 0.1999, abs=0.05)
+    assert result.answers_per_s == pytest.approx(3 / 0.1)
+    assert result.series[-1].rss_mb == pytest.approx(260.7)
+
+
+def test_batches_and_hits_are_of_all_stages_and_workers() -> None:
+    cache = {"hits": 10, "duplicates": 3, "coalesced": 2, "misses": 80, "bypassed": 5}
+    before = stats() | {"cache": {"score": dict.fromkeys(cache, 1)}}
+    after = stats(rows=500, batches={"full": 9, "idle": 2}) | {"cache": {"score": {k: n + 1 for k, n in cache.items()}}}
+    other = stats(rows=100, batches={"full": 2}) | {"cache": {"score": cache}}
+    result = summed_up([0], [prediction("e0", 5)], stats_before=[before], stats_after=[after, other])
+    assert result.mean_batch == (500 - 300 + 100) / (11 - 3 + 2)
+    assert result.cache_hit_rate == 2 * 15 / 200
+
+
+def test_the_generators_delay_is_told_at_its_99th_percentile_and_at_the_most() -> None:
+    due_us = START_US + np.arange(101) * 1000
+    delays_us = np.append(np.arange(100) * 10, 50_000)
+    result = summed_up(list(range(101)), [prediction("e0", 5)], sent_us=due_us + delays_us)
+    assert (result.p99_send_delay_ms, result.max_send_delay_ms) == (0.99, 50.0)
 
 
 def test_a_broker_that_does_not_stamp_leaves_the_consumers_clock() -> None:
