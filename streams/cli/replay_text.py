@@ -23,6 +23,8 @@ __all__ = ["planned_s", "print_result", "say_plan", "show_replay"]
 
 # Seconds between two plain lines: few enough for a log.
 _LINE_EVERY_S = 5.0
+# Seconds without an answer that are worth a word: beyond a rebalance or a slow batch, not yet a person's patience.
+_SILENT_S = 3.0
 
 
 def planned_s(schedule: Schedule) -> float | None:
@@ -83,7 +85,10 @@ def _line(progress: Progress, length_s: float | None = None) -> str:
     ]
     if length_s is not None and progress.sent < progress.events:
         parts.append(f"{rough_time(max(length_s - progress.seconds, 0.0))} left")
-    if progress.p50_ms is not None and progress.p99_ms is not None:
+    if progress.silent_s >= _SILENT_S:
+        # What latencies were before that is no news of now.
+        parts.append(f"no answer for {rough_time(progress.silent_s)}")
+    elif progress.p50_ms is not None and progress.p99_ms is not None:
         parts.append(f"now {_ms(progress.p50_ms)} / {_ms(progress.p99_ms)} ms (p50 / p99)")
     return "  ".join(parts)
 
@@ -113,7 +118,7 @@ def print_result(result: ReplayResult) -> None:
 def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
     if result.ended_early:
         yield "–", f"ended early, by {'a failure' if result.failure else 'Ctrl-C'}"
-    yield f"{result.events:,}", f"events in, {_pace(result)}"
+    yield from _sent_rows(result)
     yield f"{result.predictions:,}", "predictions out"
     for count, what in (
         (result.filtered, "filtered"),
@@ -126,7 +131,9 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
     yield f"{result.events_per_s:,.0f}", f"events per second, over {result.seconds:,.1f} s{_clock(result)}"
     if result.answers_per_s is not None:
         yield f"{result.answers_per_s:,.0f}", f"predictions per second after the first {result.warm_up:.0%}"
-    yield f"{result.max_lag:,}", "events waiting for an answer at the most"
+    if result.any_answered:
+        among = ", of those that got one" if result.unanswered else ""
+        yield f"{result.max_lag:,}", f"events waiting for an answer at the most{among}"
     for stage in result.stages:
         yield from _stage_rows(stage)
     if result.cpu_us_per_event is not None and result.peak_rss_mb is not None:
@@ -136,6 +143,10 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
     if result.machine_busy is not None:
         cpus = f"the {result.environment.cpus} processors" if result.environment.cpus > 1 else "the processor"
         yield f"{result.machine_busy:.0%}", f"of {cpus} here in use, by these and whatever else ran"
+    yield from _input_rows(result)
+
+
+def _input_rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
     if result.latency_clock != "virtual":
         late = f"{_ms(result.p99_send_delay_ms)} / {_ms(result.max_send_delay_ms)}"
         yield late, "ms that the generator was behind, p99 / max"
@@ -147,6 +158,17 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
 
 def _clock(result: ReplayResult) -> str:
     return " of virtual time" if result.latency_clock == "virtual" else ""
+
+
+def _sent_rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
+    if result.sent is None or result.unanswered is None:
+        yield f"{result.events:,}", f"events in, {_pace(result)}"
+        return
+    among = ", filtered ones included" if result.filtered is None else ""
+    yield f"{result.sent:,}", f"events sent, {_pace(result)}"
+    yield f"{result.unanswered:,}", f"of them without an answer when it ended{among}"
+    if result.failure:
+        yield f"{result.events:,}", "events up to the last one answered: the figures are of these"
 
 
 def _pace(result: ReplayResult) -> str:

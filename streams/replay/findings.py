@@ -56,7 +56,7 @@ def _errors(result: ReplayResult) -> Iterator[Finding]:
         yield Finding(
             "error",
             "Ended early",
-            result.failure or "Ctrl-C ended it; what was still to come is in none of the figures.",
+            " ".join(_early_end(result)),
         )
     elif result.only_dead_letters:
         yield Finding(
@@ -86,6 +86,15 @@ def _offline(result: ReplayResult) -> Iterator[Finding]:
             "Times are virtual: they come from what work costs, as measured in this process or read by --costs; "
             "Kafka's part is assumed. Compare offline replays with each other only.",
         )
+
+
+def _early_end(result: ReplayResult) -> Iterator[str]:
+    if result.sent is not None and result.unanswered is not None:
+        among = ", filtered ones included" if result.filtered is None else ""
+        yield f"Of {counted(result.sent, 'event')} sent, {result.unanswered:,} had no answer when it ended{among}."
+        if result.events < result.sent:
+            yield f"The figures are of the {counted(result.events, 'event')} up to the last one that was answered."
+    yield result.failure or "Ctrl-C ended it; what was still to come is in none of the figures."
 
 
 def _warnings(result: ReplayResult) -> Iterator[Finding]:

@@ -21,7 +21,8 @@ class Progress:
     """How far a replay is, for who shows it.
 
     ``lag`` is how many events were sent after the latest one that has its prediction; latencies are of what came last,
-    by the consumer's clock, None before anything came.
+    by the consumer's clock, None before anything came. ``silent_s`` is for how long events have been waiting without
+    anything being answered.
     """
 
     seconds: float
@@ -31,6 +32,7 @@ class Progress:
     lag: int
     p50_ms: float | None
     p99_ms: float | None
+    silent_s: float = 0.0
 
 
 class LiveFigures:
@@ -45,7 +47,8 @@ class LiveFigures:
     def __init__(self, id_hashes: NDArray[np.uint64]) -> None:
         self._matcher = Matcher(id_hashes)
         self._needs_all = self._matcher.n_repeated > 0
-        self._n_seen = 0
+        self._n_seen = self._n_answered = 0
+        self._heard_s = 0.0
         self._position = UNKNOWN
         self._positions, self._came_us = np.empty(0, np.int64), np.empty(0, np.int64)
 
@@ -64,6 +67,20 @@ class LiveFigures:
     def lag(self, n_sent: int) -> int:
         """Return how many of the events sent come after the latest one that has its prediction."""
         return max(n_sent - 1 - self._position, 0)
+
+    def silent_s(self, seconds: float, n_answered: int, n_sent: int) -> float:
+        """Return for how long events have been waiting without any answer, as far as the calls tell.
+
+        Parameters
+        ----------
+        seconds : float
+            Since the start.
+        n_answered, n_sent : int
+            Predictions and dead letters, and events, until now.
+        """
+        if n_answered != self._n_answered or n_answered >= n_sent:
+            self._n_answered, self._heard_s = n_answered, seconds
+        return seconds - self._heard_s
 
     def percentiles_ms(self, intended_us: NDArray[np.int64]) -> tuple[float | None, float | None]:
         """Return p50 and p99 of the last latencies, None where there are none.

@@ -85,6 +85,7 @@ def offline_result(
         **_labels(labels),
         **flat_latency(measured),
         events=n_events,
+        sent=n_events,
         events_per_s=round(n_events / seconds, 1),
         seconds=round(run.seconds, 6),
         max_lag=highest_lag(course),

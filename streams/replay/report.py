@@ -143,6 +143,8 @@ def _data_url(svg: str) -> str:
 
 
 def _headline(result: ReplayResult) -> Iterator[_Figure]:
+    if result.unanswered is not None:
+        yield _Figure("Without an answer", figure(result.unanswered), f"of {figure(result.sent)} sent, when it ended")
     yield _Figure("Throughput", figure(result.events_per_s, "/s"), "events, warm-up included")
     yield _Figure("p50", milliseconds(result.p50_ms), "half were faster")
     yield _Figure("p99", milliseconds(result.p99_ms), "99 % were faster")
@@ -157,7 +159,9 @@ def _headline(result: ReplayResult) -> Iterator[_Figure]:
 
 
 def _accounts(result: ReplayResult) -> Iterator[_Figure]:
-    yield _Figure("Events sent", figure(result.events))
+    yield _Figure("Events sent", figure(result.events if result.sent is None else result.sent))
+    if result.unanswered is not None:
+        yield _Figure("Without an answer when it ended", figure(result.unanswered))
     yield _Figure("Predictions", figure(result.predictions))
     yield _Figure("Dead letters", figure(result.dead_letters))
     yield _Figure("Filtered", figure(result.filtered))

@@ -132,7 +132,7 @@ class ReplayResult(_Value):
     Parameters
     ----------
     events : int
-        Events sent.
+        Events that the figures are of: those sent, or after a failure those up to the last one that was answered.
     predictions, dead_letters : int
         Records of these events on the output topics, repeated ones included.
     dead_letter_reasons : dict of str to int
@@ -156,6 +156,11 @@ class ReplayResult(_Value):
         Whether Ctrl-C ended it; nobody knows then what was still to come, and ``missing`` is None.
     failure : str
         What failed, and so ended it: a worker, the generator, or the broker; empty where nothing did.
+    sent : int or None
+        Events handed to the generator's producer; of files of earlier versions None.
+    unanswered : int or None
+        Where it ended early, how many of those sent had neither a prediction nor a dead letter by then; filtered ones
+        are among them where no worker could say how many there are. None where it did not end early.
     p50_ms, p90_ms, p99_ms, p999_ms, max_ms : float or None
         From the intended time of an event to its prediction, without the warm-up; None without predictions.
     max_lag : int
@@ -238,6 +243,8 @@ class ReplayResult(_Value):
     seconds: float
     interrupted: bool = False
     failure: str = ""
+    sent: int | None = None
+    unanswered: int | None = None
 
     pipeline: str
     file: str
@@ -317,6 +324,11 @@ class ReplayResult(_Value):
     def ended_early(self) -> bool:
         """Whether there was more to come when it ended."""
         return self.interrupted or bool(self.failure)
+
+    @property
+    def any_answered(self) -> bool:
+        """Whether anything came back: else there is no pace and no wait to tell of."""
+        return bool(self.predictions or self.dead_letters)
 
 
 def _validated(model: type[_V], text: bytes, path: str) -> _V:

@@ -249,17 +249,19 @@ class _Run:
         )
 
     def _progress(self, now: float) -> Progress:
-        n_sent = self._sending.shared.n_sent
+        seconds, n_sent = now - self._started_at, self._sending.shared.n_sent
+        n_answered = self.answers.n + self.letters.n
         self._live.look(self.answers)
         p50_ms, p99_ms = self._live.percentiles_ms(self._sending.shared.intended_us)
         return Progress(
-            seconds=now - self._started_at,
+            seconds=seconds,
             events=self._n_events,
             sent=n_sent,
-            answered=self.answers.n + self.letters.n,
+            answered=n_answered,
             lag=self._live.lag(n_sent),
             p50_ms=p50_ms,
             p99_ms=p99_ms,
+            silent_s=self._live.silent_s(seconds, n_answered, n_sent),
         )
 
 

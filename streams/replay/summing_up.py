@@ -51,12 +51,13 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
     seen = observation
     answered = _answered(seen, is_own=target.workers is not None)
     letters = seen.letters.answered(seen.intended_us)
+    filtered, n_answered = _filtered(seen, target), len(answered.positions) + len(letters[0])
+    all_sent = _sent_figures(seen, filtered, n_answered)
     if isinstance(seen.ended_by, ModelStreamError):
         seen = _until_the_last_answer(seen, np.concatenate([answered.positions, letters[0]]))
     course = _course(seen, answered, letters)
     is_warm = answered.positions >= int(labels.warm_up * len(seen.sent_us))
     stages = stage_figures(seen.stats_after, seen.stats_before)
-    filtered = _filtered(seen, target)
     return ReplayResult(
         **_what_was_replayed(target, labels),
         **_pace_figures(seen, course),
@@ -71,7 +72,8 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
         dead_letter_reasons=dict(seen.letters.reasons.most_common()),
         first_dead_letter=seen.letters.first,
         filtered=filtered,
-        missing=_missing(seen, filtered, len(answered.positions) + len(letters[0])),
+        missing=_missing(seen, filtered, n_answered),
+        **all_sent,
         duplicates=answered.n_duplicates,
         repeated_ids=answered.n_repeated_ids,
         answers_per_s=answers_per_s(course.predicted_us, labels.warm_up),
@@ -173,6 +175,12 @@ def _missing(seen: Observation, filtered: int | None, n_answered: int) -> int | 
     if filtered is None or seen.ended_by is not None:
         return None
     return max(len(seen.sent_us) - n_answered - filtered, 0)
+
+
+def _sent_figures(seen: Observation, filtered: int | None, n_answered: int) -> dict[str, Any]:
+    n_sent = len(seen.sent_us)
+    n_open = max(n_sent - n_answered - (filtered or 0), 0)
+    return {"sent": n_sent, "unanswered": None if seen.ended_by is None else n_open}
 
 
 def _hit_rate(caches: Sequence[CacheCounters]) -> float | None:

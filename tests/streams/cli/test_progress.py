@@ -62,6 +62,11 @@ def test_a_replay_says_how_long_it_will_take_and_what_is_left(capsys):
     assert capsys.readouterr().err == "10 days of events at 60x: about 4 h\n"
 
 
+def test_while_nothing_is_answered_the_line_says_for_how_long_and_tells_no_old_latencies():
+    progress = Progress(seconds=40.0, events=20, sent=12, answered=3, lag=8, p50_ms=2.0, p99_ms=22.6, silent_s=30.4)
+    assert replay_text._line(progress).endswith("lag 8  0.1/s  no answer for 30 s")
+
+
 def test_as_fast_as_it_goes_has_no_planned_length(capsys):
     say_plan(Pace(), Pace().schedule(2), 2)
     assert capsys.readouterr().err == ""

@@ -66,6 +66,18 @@ def test_what_ended_a_replay_is_told():
     assert found.text == "the worker ended with code 1"
 
 
+def test_what_was_open_when_a_replay_ended_early_comes_first():
+    (found,) = findings(
+        make_result(failure="the broker is away", events=3703, sent=12_000, unanswered=8297, missing=None)
+    )
+    assert found.text == (
+        "Of 12,000 events sent, 8,297 had no answer when it ended. "
+        "The figures are of the 3,703 events up to the last one that was answered. the broker is away"
+    )
+    (found,) = findings(make_result(interrupted=True, sent=9, unanswered=1, missing=None, filtered=None))
+    assert found.text.startswith("Of 9 events sent, 1 had no answer when it ended, filtered ones included. Ctrl-C")
+
+
 def test_dead_letters_beside_filtered_events_are_none():
     assert titles(predictions=0, dead_letters=1, filtered=9) == [("note", "1 dead letter")]
 

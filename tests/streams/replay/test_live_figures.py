@@ -46,6 +46,12 @@ def test_lag_and_latency_are_right_where_ids_occur_twice() -> None:
     assert 0 <= p50_ms <= p99_ms < hour_us / 1000
 
 
+def test_silence_is_time_without_an_answer_while_events_wait() -> None:
+    live = LiveFigures(hash_ids("abc"))
+    looks = [(5.0, 0, 0), (6.0, 0, 1), (8.0, 0, 2), (9.0, 1, 2), (9.5, 1, 3), (12.0, 3, 3), (20.0, 3, 3)]
+    assert [live.silent_s(*look) for look in looks] == [0.0, 1.0, 3.0, 0.0, 0.5, 0.0, 0.0]
+
+
 def test_where_ids_occur_once_the_last_predictions_are_enough() -> None:
     ids = [f"e{i}" for i in range(3000)]
     live, answers = LiveFigures(hash_ids(ids)), Answers()

@@ -73,6 +73,16 @@ def test_what_others_wrote_is_text_and_passwords_are_left_out():
     assert "2 dead letters." in text
 
 
+def test_what_was_sent_and_not_answered_before_a_failure_stands_at_the_top():
+    text = to_html(
+        make_result(failure="the broker is away", events=3703, sent=12_000, unanswered=8297, missing=None), ORIGIN
+    )
+    first = text[text.index('id="headline"') :]
+    assert re.search(r"Without an answer.*?8,297.*?of 12,000 sent, when it ended", first, re.DOTALL).end() < 300
+    assert "12,000 events at 60x" in text
+    assert re.search(r"Events sent</th><td>12,000<", text)
+
+
 def test_what_was_not_measured_is_left_out_or_a_dash():
     text = to_html(
         make_result(

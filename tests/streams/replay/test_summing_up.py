@@ -196,6 +196,9 @@ def test_what_was_interrupted_misses_nothing_for_certain() -> None:
         result = summed_up([0, 1], [prediction("e0", 5)], ended_by=ended_by)
         assert (result.missing, result.interrupted, result.failure) == (None, not failure, failure)
         assert result.ended_early
+        assert (result.sent, result.unanswered) == (2, 1)
+    whole = summed_up([0, 1], [prediction("e0", 5)])
+    assert (whole.sent, whole.unanswered) == (2, None)
 
 
 def test_after_a_failure_what_was_sent_behind_the_last_answer_is_left_out() -> None:
@@ -204,6 +207,7 @@ def test_after_a_failure_what_was_sent_behind_the_last_answer_is_left_out() -> N
     result = summed_up([0, 1, 2, 500, 1000], found, [letter(2, 9)], ended_by=failed)
     assert (result.events, result.predictions, result.dead_letters) == (3, 2, 1)
     assert result.seconds < 0.1
+    assert (result.sent, result.unanswered) == (5, 2)
     assert summed_up([0, 1, 2], [], ended_by=failed).events == 0
 
 
