@@ -16,7 +16,7 @@ from confluent_kafka.admin import AclOperation, AdminClient
 from modelstream.models.errors import BrokerRefused
 from modelstream.streams.settings import BrokerSettings
 
-__all__ = ["require_access"]
+__all__ = ["once_loaded", "require_access"]
 
 _FORBIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
 # The first question for a group has the broker make the topic of its offsets.
@@ -76,10 +76,11 @@ def _may_read_group(admin: AdminClient, group: str, timeout_s: float) -> bool:
             group
         ]
 
-    return _may(_once_loaded(ask, timeout_s), AclOperation.READ)
+    return _may(once_loaded(ask, timeout_s), AclOperation.READ)
 
 
-def _once_loaded(ask: Callable[[], Any], timeout_s: float) -> Any:
+def once_loaded(ask: Callable[[], Any], timeout_s: float) -> Any:
+    """Return the answer to a question for a group, asked again while its coordinator is not up, for so many seconds."""
     deadline = time.monotonic() + timeout_s
     while True:
         answer = ask()

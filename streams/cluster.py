@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation, AdminClient, ClusterMetadata, NewTopic
 
 from modelstream.models.errors import BrokerRefused, BrokerUnavailable
-from modelstream.streams.access import require_access
+from modelstream.streams.access import once_loaded, require_access
 from modelstream.streams.refusal import is_refused, unavailable
 from modelstream.streams.settings import BrokerSettings
 
@@ -88,6 +89,19 @@ class Cluster:
         # Without a login there is nobody to grant rights to; and the embedded broker knows of none.
         if self._settings.has_login:
             require_access(self._admin, self._settings, topics, group, _REQUEST_TIMEOUT_S)
+
+    def member_count(self, group: str) -> int | None:
+        """Return how many members a consumer group has; None where the broker does not tell us."""
+
+        def ask() -> Any:
+            return self._admin.describe_consumer_groups([group], request_timeout=_REQUEST_TIMEOUT_S)[group]
+
+        answer = once_loaded(ask, _REQUEST_TIMEOUT_S)
+        error = answer.exception()
+        if error is None:
+            return len(answer.result().members)
+        is_unknown = isinstance(error, KafkaException) and error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND
+        return 0 if is_unknown else None
 
     def create_topics(
         self,

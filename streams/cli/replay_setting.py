@@ -16,6 +16,7 @@ from modelstream.models.errors import ConfigError
 from modelstream.streams.caching import what_is_wrong
 from modelstream.streams.cli.common import read_pipeline, require_topics
 from modelstream.streams.cli.progress import show_progress
+from modelstream.streams.cluster import Cluster
 from modelstream.streams.embedded import EmbeddedBroker, EmbeddedCache
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.prepared import PreparedEvents, prepare
@@ -159,6 +160,12 @@ class ReplaySetting:
             counts = require_topics(
                 settings, spec, self.pipeline, writes=["source.topic"], reads=["sink.topic", "sink.dead_letter"]
             )
+            if Cluster(settings).member_count(spec.pipeline) == 0:
+                raise ConfigError(
+                    "--live",
+                    f"no worker is in the consumer group {spec.pipeline!r} on {settings.bootstrap}, so nobody would "
+                    f"answer; start one with `modelstream run {self.pipeline}`, or leave --live out",
+                )
             return counts[spec.source.topic]
         return self.partitions or partitions_of(settings, spec.source.topic)
 

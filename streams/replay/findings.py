@@ -98,7 +98,7 @@ def _early_end(result: ReplayResult) -> Iterator[str]:
 
 
 def _warnings(result: ReplayResult) -> Iterator[Finding]:
-    if result.only_dead_letters:
+    if not result.predictions:
         return  # no pace tells anything then
     # At full speed there is no schedule to fall behind.
     if result.arrivals != "max" and result.p99_send_delay_ms > max(_LATE_MS, _LATE_SHARE * (result.p99_ms or 0.0)):

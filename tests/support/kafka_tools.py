@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -72,6 +73,26 @@ def delete_topics(bootstrap: str, topics: Sequence[str]) -> None:
         admin = admin_client(bootstrap)
         for future in admin.delete_topics(list(topics), operation_timeout=DEADLINE_S).values():
             future.exception(DEADLINE_S)
+
+
+@contextmanager
+def group_member(bootstrap: str, *, group: str, topic: str, session_timeout_s: float = 30.0) -> Iterator[Consumer]:
+    """Have a member in a consumer group that has joined, and reads nothing more."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap, "group.id": group, "session.timeout.ms": int(session_timeout_s * 1000),
+            "log_level": 0,
+        }
+    )  # fmt: skip
+    try:
+        consumer.subscribe([topic])
+        deadline = time.monotonic() + DEADLINE_S
+        while not consumer.assignment():
+            consumer.poll(0.1)
+            assert time.monotonic() < deadline, f"nobody can join the group {group}"
+        yield consumer
+    finally:
+        consumer.close()
 
 
 def delete_records(bootstrap: str, topic: str, before: int) -> None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient
+from support.kafka_tools import read_all
 from support.onnx_factory import affine, write_model
 
 from modelstream.models.errors import ConfigError
@@ -118,6 +119,19 @@ def test_a_live_replay_goes_through_the_workers_that_run(
             # Whether an event without a prediction was filtered, only the workers know.
             assert (result.filtered, result.missing, result.cpu_us_per_event, result.stages) == (None, None, None, ())
         worker.stop()
+
+
+def test_a_live_replay_that_nobody_would_answer_is_refused_before_it_sends(
+    run: Run, pipeline: Path, kafka: Any, make_topics: Callable[..., list[str]]
+) -> None:
+    source, sink, dead = make_topics(kafka, "events", "predictions", "dead", partitions=2)
+    options = [f"--set=source.topic={source}", f"--set=sink.topic={sink}", f"--set=sink.dead_letter={dead}"]
+    options += ["--broker", kafka.bootstrap, f"--set=pipeline={source}"]
+    done = run("replay", pipeline, "-", *options, "--live", input=lines(5))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--live: no worker is in the consumer group '{source}'" in done.stderr
+    assert f"start one with `modelstream run {pipeline}`" in done.stderr
+    assert read_all(kafka.bootstrap, source) == []
 
 
 def wait_for_answers(process: subprocess.Popen[bytes]) -> None:

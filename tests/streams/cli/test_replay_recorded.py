@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pytest
 from click.testing import CliRunner
-from support.kafka_tools import Outgoing, produce_all, read_all
+from support.kafka_tools import Outgoing, group_member, produce_all, read_all
 from support.onnx_factory import affine, write_model
 
 from modelstream.models.errors import ConfigError
@@ -81,7 +81,9 @@ def test_a_captured_topic_is_sent_again_byte_for_byte(run, kafka, make_topics, m
     assert CaptureFile(file).n_records == len(held) == 62
     # Nobody answers: it is what is sent that counts here. Event times are the timestamps.
     started_ms = time.time() * 1000
-    done = run("replay", pipeline, file, *place, "--live", "--drain", "0.1", "--speed", "100x", "--no-progress")
+    with group_member(kafka.bootstrap, group=source, topic=source):
+        live = ("--live", f"--set=pipeline={source}", "--drain", "0.1")
+        done = run("replay", pipeline, file, *place, *live, "--speed", "100x", "--no-progress")
     assert "62 events missing" in done.stderr
     again = read_all(kafka.bootstrap, source)
     assert content(again) == content(held)
@@ -96,10 +98,11 @@ def test_a_captured_topic_is_sent_again_byte_for_byte(run, kafka, make_topics, m
 def test_a_topic_is_replayed_from_one_time_to_another(run, kafka, make_topics, make_pipeline, recorded):
     source, sink, dead = make_topics(kafka, "again", "predictions", "dead", partitions=2)
     span = ["--since", "2023-11-14T22:13:21Z", "--until", "2023-11-14T22:13:22Z"]
-    done = run(
-        "replay", make_pipeline("a", source, sink, dead), "--from-topic", recorded, *span,
-        "--broker", kafka.bootstrap, "--live", "--drain", "0.1", "--no-progress",
-    )  # fmt: skip
+    with group_member(kafka.bootstrap, group=source, topic=source):
+        done = run(
+            "replay", make_pipeline("a", source, sink, dead), "--from-topic", recorded, *span, "--broker",
+            kafka.bootstrap, "--live", f"--set=pipeline={source}", "--drain", "0.1", "--no-progress",
+        )  # fmt: skip
     assert "10 events missing" in done.stderr
     values = [orjson.loads(record.value or b"") for record in read_all(kafka.bootstrap, source)]
     assert sorted(value["seq"] for value in values) == list(range(10, 20))

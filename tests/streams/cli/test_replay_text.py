@@ -27,6 +27,12 @@ def test_after_a_failure_what_was_sent_and_what_had_no_answer_come_first(capsys:
     assert ("57", "events waiting for an answer at the most, of those that got one") in shown
 
 
+def test_where_nothing_was_answered_no_wait_for_an_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = rows(capsys, predictions=0, missing=200, max_lag=0)
+    assert ("200", "missing") in shown
+    assert not [what for _, what in shown if "waiting for an answer" in what]
+
+
 def test_after_ctrl_c_too(capsys: pytest.CaptureFixture[str]) -> None:
     shown = rows(capsys, interrupted=True, events=20_000, sent=20_000, unanswered=12, missing=None)
     assert shown[1:3] == [

@@ -54,6 +54,11 @@ def test_a_backlog_of_more_than_a_second_when_the_last_event_is_sent_is_one():
     assert titles(series=(course[0].model_copy(update={"sent": 19_999}), course[0], at_end)) == []
 
 
+def test_where_nothing_was_predicted_no_pace_is_told_of():
+    late = {"p99_send_delay_ms": 900.0, "machine_cpu_us_per_event": 950.0}
+    assert titles(predictions=0, missing=200, p99_ms=None, **late) == [("error", "200 events missing")]
+
+
 def test_the_worst_comes_first():
     levels = [level for level, _ in titles(missing=1, p99_send_delay_ms=9.0, dead_letters=1)]
     assert levels == ["error", "warning", "note"]
