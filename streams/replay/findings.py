@@ -11,10 +11,11 @@ from modelstream.streams.wording import counted
 
 __all__ = ["Finding", "findings"]
 
-#: A generator that is late by less does not matter to anybody, in milliseconds.
-_LATE_MS = 1.0
-#: Nor by less than this share of the latency at the same percentile, which its delay is part of.
-_LATE_SHARE = 0.1
+#: A generator that is late by less does not matter to anybody, in milliseconds: a busy machine wakes no process sooner.
+_LATE_MS = 5.0
+#: Nor by less than this share of the latency at the same percentile, which its delay is part of: that is what two
+#: replays of the same differ by.
+_LATE_SHARE = 0.25
 #: So many answers must lie beyond a percentile for it to say much.
 _BEYOND = 10
 #: Seconds of work that lie open when the last event is sent: beyond it the pipeline did not keep up.

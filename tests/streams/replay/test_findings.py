@@ -22,7 +22,7 @@ def test_nothing_is_said_where_nothing_is_wrong():
         ({"missing": 1}, ("error", "1 event missing")),
         ({"duplicates": 12_000}, ("error", "12,000 duplicates")),
         ({"interrupted": True, "missing": None}, ("error", "Ended early")),
-        ({"p99_send_delay_ms": 1.5}, ("warning", "The generator fell behind")),
+        ({"p99_send_delay_ms": 5.1}, ("warning", "The generator fell behind")),
         # 2 processors for 10.05 s, and 20,000 events
         ({"machine_cpu_us_per_event": 950.0}, ("warning", "The machine was full")),
         ({"missing": None}, ("note", "Nobody could say how many events were filtered")),
@@ -39,8 +39,10 @@ def test_each_by_itself(changes, said):
 
 
 def test_a_delay_that_is_small_against_the_latency_is_none():
-    assert titles(p99_send_delay_ms=5.0, p99_ms=51.0) == []
-    assert titles(p99_send_delay_ms=0.9, p99_ms=1.0) == []
+    assert titles(p99_send_delay_ms=5.3, p99_ms=25.8) == []
+    assert titles(p99_send_delay_ms=25.0, p99_ms=101.0) == []
+    assert titles(p99_send_delay_ms=4.9, p99_ms=5.0) == []
+    assert titles(p99_send_delay_ms=26.0, p99_ms=101.0) == [("warning", "The generator fell behind")]
     assert titles(p99_send_delay_ms=900.0, arrivals="max", speed="max") == [("note", "As fast as possible")]
 
 
