@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -25,6 +26,9 @@ _REQUEST_TIMEOUT_S = 8.0
 # How long an answer is waited for before looking whether the broker has refused us, which no request is told; together
 # the time of one request.
 _LOOKS_S = (1.0, 2.0, 5.0)
+
+# Between two attempts to delete a group that has members.
+_MEMBERS_POLL_S = 0.5
 
 _FORBIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
@@ -148,17 +152,17 @@ class Cluster:
         return missing
 
     def delete(self, topics: Iterable[str], group: str) -> None:
-        """Delete topics and a consumer group, as far as they are there and may be deleted, and a broker answers."""
+        """Delete topics and a consumer group, as far as they are there and may be deleted, and a broker answers.
+
+        A group keeps a member that was killed until its session times out: that is waited for, for some seconds.
+        """
         deadline = time.monotonic() + _REQUEST_TIMEOUT_S
-        asked = self._admin.delete_topics(list(topics)) | self._admin.delete_consumer_groups([group])
-        for name, future in asked.items():
-            # Of what went wrong before this, if anything did, the user is to read, not of what it left behind.
-            try:
-                future.result(timeout=max(0.0, deadline - time.monotonic()))
-            except KafkaException as error:
-                SILENT_LOGGER.info("%s stays: %s", name, error.args[0].str())
-            except TimeoutError:
-                SILENT_LOGGER.info("%s stays: the broker does not answer", name)
+        for name, future in self._admin.delete_topics(list(topics)).items():
+            _has_members(name, future, deadline)
+        while _has_members(group, self._admin.delete_consumer_groups([group])[group], deadline):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_MEMBERS_POLL_S)
 
     def _wait_until_known(self, topics: list[str]) -> None:
         deadline = time.monotonic() + _REQUEST_TIMEOUT_S
@@ -186,3 +190,16 @@ class Cluster:
                     "%s does not answer yet, trying for %.0f s%s", self._settings.bootstrap, sum(_LOOKS_S), why
                 )
         raise unavailable(self._settings, failure, self._errors, sum(_LOOKS_S))
+
+
+def _has_members(name: str, deletion: Future[None], deadline: float) -> bool:
+    """Wait for a deletion, and return whether members of a group stand against it."""
+    # Of what went wrong before this, if anything did, the user is to read, not of what it left behind.
+    try:
+        deletion.result(timeout=max(0.0, deadline - time.monotonic()))
+    except KafkaException as error:
+        SILENT_LOGGER.info("%s stays: %s", name, error.args[0].str())
+        return bool(error.args[0].code() == KafkaError.NON_EMPTY_GROUP)
+    except TimeoutError:
+        SILENT_LOGGER.info("%s stays: the broker does not answer", name)
+    return False
