@@ -70,7 +70,9 @@ class ReplayOptions:
         """
         if self.capture is not None:
             self._check_capture(file, self.capture)
-        elif (file is None) == (self.topic is None):
+        elif file is not None and self.topic is not None:
+            raise click.UsageError(f"FILE ({file}) and --from-topic were both given; leave one of them out")
+        elif file is None and self.topic is None:
             raise click.UsageError("name the events to replay: either FILE or --from-topic TOPIC")
         elif self.topic is None and (self.since_ms is not None or self.until_ms is not None):
             raise click.UsageError("--since and --until are for topics, with --from-topic or --capture")

@@ -160,7 +160,7 @@ def test_two_versions_are_compared_without_a_broker(run, make_pipeline, tmp_path
     ("arguments", "said"),
     [
         ([], "name the events to replay: either FILE or --from-topic TOPIC"),
-        (["f", "--from-topic", "t"], "name the events to replay"),
+        (["f", "--from-topic", "t"], "FILE (f) and --from-topic were both given; leave one of them out"),
         (["f", "--since", "2h"], "--since and --until are for topics"),
         (["f", "--capture", "c.parquet"], "--capture reads a topic; leave FILE out"),
         (["--capture", "c.parquet", "--diff", "b"], "--capture replays nothing"),
