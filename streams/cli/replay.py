@@ -145,7 +145,7 @@ def command(
     setting = ReplaySetting(
         pipeline=pipeline, file=file, broker=broker, redis=redis, overrides=overrides, file_format=file_format,
         as_is=as_is, limit=limit, partitions=partitions, workers=workers, live=live, progress=not no_progress,
-        topic=more.topic, since_ms=more.since_ms, until_ms=more.until_ms,
+        topic=more.topic, since_ms=more.since_ms, until_ms=more.until_ms, needs_times=pace.needs_times,
     )  # fmt: skip
     if more.diff is not None:
         compare_versions(setting, more, json_file)

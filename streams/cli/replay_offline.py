@@ -40,8 +40,9 @@ def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm
     with show_progress("read", setting.progress) as advance, tempfile.TemporaryDirectory() as folder:
         records: list[TimedRecord] = list(islice(source.records(), setting.limit))
         events = prepare(
-            iter(records), spec.source, 1, Path(folder), on_progress=lambda n: advance(n, source.share_read())
-        )
+            iter(records), spec.source, 1, Path(folder), needs_times=pace.needs_times,
+            on_progress=lambda n: advance(n, source.share_read()),
+        )  # fmt: skip
     n_repeated_ids = 0 if events.id_hashes is None else Matcher(events.id_hashes).n_repeated
     keys, values = [record[0] for record in records], [record[1] for record in records]
     if more.costs is not None:

@@ -74,6 +74,8 @@ class ReplaySetting:
         Where the events are, instead of a file.
     since_ms, until_ms : int or None
         Which of the topic's.
+    needs_times : bool
+        Whether the pace goes by the events' times.
     """
 
     pipeline: Path
@@ -91,6 +93,7 @@ class ReplaySetting:
     topic: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+    needs_times: bool = False
 
     @property
     def name(self) -> str:
@@ -172,7 +175,7 @@ class ReplaySetting:
     def _prepare(self, source: ReplaySource, spec: PipelineSpec, partitions: int, folder: Path) -> PreparedEvents:
         with show_progress("read", self.progress) as advance:
             return prepare(
-                source.records(), spec.source, partitions, folder, limit=self.limit,
+                source.records(), spec.source, partitions, folder, limit=self.limit, needs_times=self.needs_times,
                 on_progress=lambda n_events: advance(n_events, source.share_read()),
             )  # fmt: skip
 

@@ -26,6 +26,7 @@ from modelstream.streams.formats import make_codec
 from modelstream.streams.headers import Headers
 from modelstream.streams.replay.matching import hash_ids
 from modelstream.streams.spec import SourceSpec
+from modelstream.streams.wording import counted
 
 __all__ = ["HEADERS", "KEYS", "RECORDS", "VALUES", "PreparedEvents", "TimedRecord", "prepare", "without_times"]
 
@@ -106,6 +107,7 @@ def prepare(
     folder: Path,
     *,
     limit: int | None = None,
+    needs_times: bool = False,
     on_progress: Callable[[int], None] = lambda n_events: None,
 ) -> PreparedEvents:
     """Write records into a folder, and return what there is to know of their events.
@@ -124,13 +126,15 @@ def prepare(
         Where the files go; it exists.
     limit : int, optional
         Take no more than so many.
+    needs_times : bool
+        Whether the pace goes by the events' times.
     on_progress : callable
         Gets the number of records now and then.
 
     Raises
     ------
     ConfigError
-        There are no events.
+        There are no events, or none has the time that is needed.
     """
     codec = make_codec(source)
     laid: list[NDArray[np.void]] = []
@@ -153,13 +157,20 @@ def prepare(
             on_progress(n_events)
     if not n_events:
         raise ConfigError("", "there are no events to replay")
+    all_times_ms = np.concatenate(times_ms)
+    if needs_times and (all_times_ms == _NO_TIME).all():
+        raise ConfigError(
+            "source.event_time",
+            f"none of {counted(n_events, 'event')} can be read with a time in {source.event_time!r}, and the pace goes "
+            "by it; name the field that has it, or use --speed max, or --rate N/s",
+        )
     table = np.concatenate(laid)
     np.save(folder / RECORDS, table)
     return PreparedEvents(
         folder,
         np.ascontiguousarray(table["partition"]),
         np.concatenate(hashes) if hashes else None,
-        _without_gaps(np.concatenate(times_ms)),
+        _without_gaps(all_times_ms),
     )
 
 

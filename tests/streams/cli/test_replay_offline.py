@@ -104,5 +104,7 @@ def test_what_does_not_go_together_is_refused(project: tuple[Path, Path], tmp_pa
 def test_dead_letters_and_no_prediction_are_a_failure(project: tuple[Path, Path], tmp_path: Path) -> None:
     file = tmp_path / "others.ndjson"
     file.write_bytes(b'{"other": 1}\n' * 3)
+    with pytest.raises(ConfigError, match="none of 3 events can be read with a time in 'at'"):
+        replay(project[0], file, "--speed", "60x")
     said = replay(project[0], file, "--speed", "max", code=1)
     assert "error: No predictions. There are dead letters alone" in said

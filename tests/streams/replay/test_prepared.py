@@ -35,6 +35,14 @@ def test_ids_and_times_are_read_as_the_pipeline_reads_them(tmp_path: Path) -> No
     assert events.hashes_at("t", np.zeros(2, np.int64)).tolist() == hash_ids(["a", "", "b"]).tolist()
 
 
+def test_a_pace_by_times_that_no_event_has_is_refused(tmp_path: Path) -> None:
+    timeless = [(b"k", b'{"id": "a"}'), (b"k", b"{")]
+    with pytest.raises(ConfigError, match=r"source\.event_time: none of 2 events can be read with a time in 'at'"):
+        prepare(without_times(timeless), SOURCE, 1, tmp_path, needs_times=True)
+    prepare(without_times(timeless), SOURCE, 1, tmp_path)
+    prepare(without_times([*timeless, event("b", "1970-01-01T00:00:03Z")]), SOURCE, 1, tmp_path, needs_times=True)
+
+
 def test_without_an_event_time_the_timestamps_count(tmp_path: Path) -> None:
     events = prepare([(None, b"{}", 7), (None, b"{}", 9)], SourceSpec(topic="t"), 1, tmp_path)
     assert events.times_ms.tolist() == [7, 9]
