@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "letter_reason", "rough_time"]
+__all__ = ["counted", "event_number", "letter_reason", "rough_time"]
 
 
 def counted(n: int, noun: str) -> str:
@@ -21,6 +21,17 @@ def counted(n: int, noun: str) -> str:
     ('1 dead letter', '20,000 predictions')
     """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def event_number(position: int) -> str:
+    """Return what to call an event by its position, which is counted from 0.
+
+    Examples
+    --------
+    >>> event_number(0), event_number(1234)
+    ('event 1', 'event 1,235')
+    """
+    return f"event {position + 1:,}"
 
 
 def letter_reason(stage: str, reason: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
@@ -17,7 +17,7 @@ from modelstream.streams.headers import PREFIX, as_count, read_headers
 from modelstream.streams.replay.generator import INTENDED_HEADER
 from modelstream.streams.replay.matching import hash_predictions
 from modelstream.streams.settings import BrokerSettings
-from modelstream.streams.wording import letter_reason
+from modelstream.streams.wording import event_number, letter_reason
 
 __all__ = ["Answers", "LetterReader", "Letters"]
 
@@ -79,15 +79,22 @@ class Answers:
 
 
 class Letters:
-    """The dead letters of a replay's events."""
+    """The dead letters of a replay's events.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    position_of : callable
+        Returns the position of the event that stood in a partition at an offset, None where nobody knows.
+    """
+
+    def __init__(self, position_of: Callable[[int, int], int | None] = lambda partition, offset: None) -> None:
+        self._position_of = position_of
         #: Where the events stood that have one.
         self._places: set[tuple[bytes | None, ...]] = set()
         self._is_first: list[bool] = []
         self._intended_us: list[int] = []
         self._stamps_ms: list[int] = []
-        #: Why, with how many there are of each; and the first one with what it says.
+        #: Why, with how many there are of each; and which event the first one is of, with what it says.
         self.reasons: Counter[str] = Counter()
         self.first = ""
 
@@ -108,7 +115,14 @@ class Letters:
                 )
                 why = letter_reason(stage, reason)
                 self.reasons[why] += 1
-                self.first = self.first or f"{why}: {detail}"
+                self.first = self.first or f"{self._name(place)}, {why}: {detail}"
+
+    def _name(self, place: tuple[bytes | None, ...]) -> str:
+        topic, partition, offset = place
+        position = self._position_of(as_count(partition) or 0, as_count(offset) or 0)
+        if position is not None:
+            return event_number(position)
+        return "/".join((part or b"?").decode("utf-8", "replace") for part in (topic, partition, offset))
 
     @property
     def n(self) -> int:

@@ -13,7 +13,7 @@ from modelstream.streams.replay.figures import Course, answers_per_s, highest_la
 from modelstream.streams.replay.offline import ClosedBatch, OfflineRun
 from modelstream.streams.replay.result import Environment, ReplayResult, StageFigures
 from modelstream.streams.replay.result_keys import Labels, flat_latency, mean_batch
-from modelstream.streams.wording import letter_reason
+from modelstream.streams.wording import event_number, letter_reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,7 +96,7 @@ def offline_result(
         predictions=len(run.predictions),
         dead_letters=len(run.dead_letters),
         dead_letter_reasons=dict(Counter(map(_reason, run.dead_letters)).most_common()),
-        first_dead_letter=next((f"{_reason(letter)}: {letter['detail']}" for letter in run.dead_letters), ""),
+        first_dead_letter=_told(run.dead_letters[0]) if run.dead_letters else "",
         filtered=run.n_filtered,
         missing=n_events - len(run.predictions) - len(run.dead_letters) - run.n_filtered,
         duplicates=0,
@@ -113,6 +113,10 @@ def offline_result(
 
 def _reason(letter: dict[str, Any]) -> str:
     return letter_reason(letter["stage"], letter["reason"])
+
+
+def _told(letter: dict[str, Any]) -> str:
+    return f"{event_number(letter['offset'])}, {_reason(letter)}: {letter['detail']}"
 
 
 def _labels(labels: Labels) -> dict[str, Any]:

@@ -79,6 +79,11 @@ class PreparedEvents:
             np.resize(self.times_ms, n_events),
         )
 
+    def position_of(self, partition: int, nth: int) -> int | None:
+        """Return the position of the event that is, counted from 0, the nth of its partition; None if there is none."""
+        rows = np.flatnonzero(self.partitions == partition)
+        return int(rows[nth]) if 0 <= nth < len(rows) else None
+
     def hashes_at(self, topic: str, first_offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Return the hashes of the events' ids, where the first one of a partition will stand at an offset.
 

@@ -138,7 +138,8 @@ class ReplayResult(_Value):
     dead_letter_reasons : dict of str to int
         How many of them for each reason and stage, repeated ones included.
     first_dead_letter : str
-        What the first of them says; empty where there is none.
+        Which event the first of them is of, and what it says; empty where there is none. The event is told by its
+        number in the order of sending, or on the pipeline's own topics by its place.
     filtered : int or None
         Events that a stage took out, as the workers say; None where they cannot be asked.
     missing : int or None

@@ -99,8 +99,14 @@ def observe(
         Something has failed before the first event.
     """
     hashes = events.hashes_at(target.spec.source.topic, target.next_offsets)
+    first_offsets = target.next_offsets.tolist()
+
+    def position_of(partition: int, offset: int) -> int | None:
+        # On topics of others, other events stand between these.
+        return None if target.workers is None else events.position_of(partition, offset - first_offsets[partition])
+
     with Sending(target, events, schedule) as sending:
-        run = _Run(target, sending, hashes, drain_s, on_progress)
+        run = _Run(target, sending, hashes, Letters(position_of), drain_s, on_progress)
         with _no_garbage_collection():
             ended_by = run.go()
         n_sent = sending.shared.n_sent
@@ -139,6 +145,7 @@ class _Run:
         target: Target,
         sending: Sending,
         hashes: NDArray[np.uint64],
+        letters: Letters,
         drain_s: float,
         on_progress: Callable[[Progress], None],
     ) -> None:
@@ -146,7 +153,7 @@ class _Run:
         self._drain_s, self._on_progress = drain_s, on_progress
         self._n_events = len(hashes)
         self._live = LiveFigures(hashes)
-        self.answers, self.letters = Answers(), Letters()
+        self.answers, self.letters = Answers(), letters
         self._reader = LetterReader(target.settings, target.spec.sink.dead_letter, self.letters)
         self.looks: list[UsageReading] = []
         self.stats_before: list[dict[str, Any]] = []

@@ -67,6 +67,7 @@ def test_a_replay_needs_no_broker_and_accounts_for_every_event(run: Run, pipelin
     assert result.p99_ms == result.consumer_latency.p99_ms
     assert result.series[-1].answered == 402
     assert result.repeated_ids == 1
+    assert result.first_dead_letter.startswith("event 421, undecodable at 'source': ")
     assert "1  events with the id of an earlier one" in done.stdout
     assert result.stages[0].step_id == "score"
     assert sum(result.stages[0].sizes.values()) == result.stages[0].batches

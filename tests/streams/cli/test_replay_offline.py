@@ -63,7 +63,7 @@ def test_runs_with_the_same_costs_are_equal_to_the_last_byte(project: tuple[Path
     [(reason, n_letters)] = result.dead_letter_reasons.items()
     assert n_letters == 1
     assert f"    {reason}" in said
-    assert f"the first dead letter: {reason}: " in said
+    assert f"the first dead letter: event 9, {reason}: " in said
     assert (result.latency_clock, result.consumer_latency and result.consumer_latency.n) == ("virtual", N * 3 // 4)
     assert result.events_per_s == pytest.approx(1000, rel=0.01)
     [stage] = result.stages

@@ -40,6 +40,7 @@ def prediction(event_id: str, ms: float, *, stamped: bool = True) -> Message:
 def letter(due_ms: float, ms: float) -> Message:
     headers = [
         (INTENDED_HEADER, b"%d" % (START_US + due_ms * 1000)),
+        ("modelstream.topic", b"in"),
         ("modelstream.partition", b"0"),
         ("modelstream.offset", b"%d" % due_ms),
         ("modelstream.stage", b"score"),
@@ -143,7 +144,7 @@ def test_a_letter_that_came_twice_hides_no_missing_event() -> None:
 def test_dead_letters_tell_why() -> None:
     result = summed_up([0, 1, 2], [], [letter(1, 8), letter(2, 9)])
     assert result.dead_letter_reasons == {"wrong_type at 'score'": 2}
-    assert result.first_dead_letter == "wrong_type at 'score': field 'x' at 1"
+    assert result.first_dead_letter == "in/0/1, wrong_type at 'score': field 'x' at 1"
     assert summed_up([0], [prediction("e0", 5)]).first_dead_letter == ""
 
 
