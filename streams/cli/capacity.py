@@ -195,7 +195,9 @@ class _Prober:
             raise ModelStreamError(first.refusal)
         result = self._replay(Pace(), max(int(self._rate_of(first) * self._probe_s / 2), 1000))
         rate = self._rate_of(result)
-        click.echo(f"{rate:12,.0f} events/s at full speed")
+        is_steady = rate == result.answers_per_s
+        which = f"the steady rate, first {_WARM_UP:.0%} left out" if is_steady else "start included"
+        click.echo(f"{rate:12,.0f} events/s at full speed, {which}")
         self.full_speed_per_s = round(rate, 1)
         return rate
 

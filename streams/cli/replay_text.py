@@ -110,6 +110,8 @@ def print_result(result: ReplayResult) -> None:
         console.print(_latency_table(result))
     if result.first_dead_letter:
         click.echo(f"the first dead letter: {result.first_dead_letter}")
+    if result.arrivals == "max" and result.latency_clock != "virtual":
+        click.echo("The steady rate is the one to compare with capacity and what-if.")
     for finding in findings(result):
         if finding.level == "warning":
             click.echo(f"{finding.title}. {finding.text}")
@@ -128,9 +130,7 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         (result.duplicates, "duplicate"),
     ):
         yield ("?" if count is None else f"{count:,}"), what
-    yield f"{result.events_per_s:,.0f}", f"events per second, over {result.seconds:,.1f} s{_clock(result)}"
-    if result.answers_per_s is not None:
-        yield f"{result.answers_per_s:,.0f}", f"predictions per second after the first {result.warm_up:.0%}"
+    yield from _rates(result)
     if result.any_answered:
         among = ", of those that got one" if result.unanswered else ""
         yield f"{result.max_lag:,}", f"events waiting for an answer at the most{among}"
@@ -156,8 +156,16 @@ def _input_rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         yield f"{result.repeated_ids:,}", "events with the id of an earlier one"
 
 
-def _clock(result: ReplayResult) -> str:
-    return " of virtual time" if result.latency_clock == "virtual" else ""
+def _rates(result: ReplayResult) -> Iterator[tuple[str, str]]:
+    of_time = " of virtual time" if result.latency_clock == "virtual" else ""
+    rates = [
+        (f"{result.events_per_s:,.0f}", f"events per second over all {result.seconds:,.1f} s{of_time}, start included")
+    ]
+    if result.answers_per_s is not None:
+        what = f"predictions per second, the steady rate: the first {result.warm_up:.0%} left out"
+        # At full speed it is the result; at a pace, whether that was kept.
+        rates.insert(0 if result.arrivals == "max" else 1, (f"{result.answers_per_s:,.0f}", what))
+    yield from rates
 
 
 def _sent_rows(result: ReplayResult) -> Iterator[tuple[str, str]]:

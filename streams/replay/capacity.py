@@ -78,7 +78,8 @@ class Capacity(BaseModel):
     bound_p99_ms : float
         The latency that was allowed.
     full_speed_per_s : float or None
-        Predictions per second where all events are there at once.
+        Events per second where all are there at once: the steady rate, or that of the whole where this is higher, as
+        where many events are filtered.
     cpu_s_per_million : float or None
         CPU seconds of the workers for a million events, at the sustained rate.
     cost_per_million : float or None

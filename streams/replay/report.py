@@ -145,7 +145,10 @@ def _data_url(svg: str) -> str:
 def _headline(result: ReplayResult) -> Iterator[_Figure]:
     if result.unanswered is not None:
         yield _Figure("Without an answer", figure(result.unanswered), f"of {figure(result.sent)} sent, when it ended")
-    yield _Figure("Throughput", figure(result.events_per_s, "/s"), "events, warm-up included")
+    if result.arrivals == "max" and result.answers_per_s is not None:
+        yield _Figure("Steady rate", figure(result.answers_per_s, "/s"), "predictions after the warm-up")
+    else:
+        yield _Figure("Throughput", figure(result.events_per_s, "/s"), "events, warm-up included")
     yield _Figure("p50", milliseconds(result.p50_ms), "half were faster")
     yield _Figure("p99", milliseconds(result.p99_ms), "99 % were faster")
     yield _Figure("p99.9", milliseconds(result.p999_ms), f"max {milliseconds(result.max_ms)}")
@@ -191,7 +194,8 @@ def _circumstances(result: ReplayResult) -> Iterator[_Figure]:
     yield _Figure("Pace", result.speed, arrivals[result.arrivals])
     left_out = f"percentiles leave out the first {percent(result.warm_up)} of the events"
     yield _Figure("Virtual time" if is_virtual else "Time", f"{result.seconds:,.1f} s", left_out)
-    yield _Figure("Answers", figure(result.answers_per_s, "/s"), "after the warm-up")
+    yield _Figure("Steady rate", figure(result.answers_per_s, "/s"), "predictions after the warm-up")
+    yield _Figure("Whole rate", figure(result.events_per_s, "/s"), "events, from the first one sent to the last answer")
     if not is_virtual:
         late = f"p99 of its delay; max {milliseconds(result.max_send_delay_ms)}"
         yield _Figure("Generator", milliseconds(result.p99_send_delay_ms), late)

@@ -68,6 +68,14 @@ def test_a_generator_that_is_late_each_time_ends_the_search_soon_with_advice(sea
     assert len(orjson.loads((tmp_path / "out.json").read_bytes())["probes"]) == 6
 
 
+def test_of_the_rate_at_full_speed_it_is_said_which_one_it_is(search: Any) -> None:
+    fast = make_result(events_per_s=500.0, answers_per_s=1995.0)
+    said = search(fast, fast, KeyboardInterrupt()).output
+    assert "1,995 events/s at full speed, the steady rate, first 25% left out\n" in said
+    most_filtered = make_result(events_per_s=5000.0, answers_per_s=1995.0)
+    assert "5,000 events/s at full speed, start included\n" in search(fast, most_filtered, KeyboardInterrupt()).output
+
+
 def test_a_rate_that_kept_up_once_of_three_times_is_not_the_result(
     search: Any, schedules: list[Any], tmp_path: Path
 ) -> None:

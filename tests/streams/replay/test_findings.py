@@ -61,6 +61,16 @@ def test_where_nothing_was_predicted_no_pace_is_told_of():
     assert titles(predictions=0, missing=200, p99_ms=None, **late) == [("error", "200 events missing")]
 
 
+def test_at_full_speed_predictions_of_less_than_five_seconds_tell_no_rate():
+    short = {"arrivals": "max", "speed": "max", "warm_up": 0.5, "predictions": 20_000, "answers_per_s": 2001.0}
+    too_short = ("warning", "Too short to tell a rate")
+    assert titles(**short) == [too_short, ("note", "As fast as possible")]
+    assert too_short not in titles(**short | {"answers_per_s": 2000.0})
+    assert too_short in titles(**short | {"answers_per_s": None})
+    assert too_short not in titles(**short | {"arrivals": "recorded"})
+    assert too_short not in titles(**short | {"latency_clock": "virtual"})  # which has no queues to fill
+
+
 def test_the_worst_comes_first():
     levels = [level for level, _ in titles(missing=1, p99_send_delay_ms=9.0, dead_letters=1)]
     assert levels == ["error", "warning", "note"]

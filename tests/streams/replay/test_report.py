@@ -107,6 +107,17 @@ def test_an_offline_replay_says_first_that_it_is_none_that_was_measured():
         assert of_a_measurement not in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "name", "value"),
+    [({"arrivals": "max", "speed": "max"}, "Steady rate", "1,995/s"), ({}, "Throughput", "1,990/s")],
+)
+def test_the_first_figure_is_the_steady_rate_at_full_speed_alone(changes, name, value):
+    text = to_html(make_result(**changes), ORIGIN)
+    assert re.search(r"<dt>(.*?)</dt><dd class=\"value\">(.*?)</dd>", text).groups() == (name, value)
+    for rate in ("Steady rate", "Whole rate"):
+        assert f'<th scope="row">{rate}</th>' in text
+
+
 @pytest.mark.parametrize("name", ["matplotlib", "jinja2"])
 def test_a_library_that_is_not_there_is_named(monkeypatch, tmp_path, name):
     monkeypatch.setitem(sys.modules, name, None)
