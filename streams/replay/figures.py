@@ -95,6 +95,8 @@ class Course:
         When each event that got a prediction got its first.
     latency_us : ndarray of int64, shape (n_predicted,)
         The latency of each of those.
+    is_warm : ndarray of bool, shape (n_predicted,)
+        Whether the event of each came after the warm-up.
     """
 
     start_us: int
@@ -103,6 +105,7 @@ class Course:
     due_sent_us: NDArray[np.int64]
     predicted_us: NDArray[np.int64]
     latency_us: NDArray[np.int64]
+    is_warm: NDArray[np.bool_]
 
     @property
     def end_us(self) -> int:
@@ -208,9 +211,13 @@ def samples(course: Course, usage: Usage | None) -> tuple[Sample, ...]:
 def _percentiles_by_interval(
     course: Course, ends_us: NDArray[np.int64]
 ) -> tuple[list[float | None], list[float | None]]:
-    order = np.argsort(course.predicted_us, kind="stable")
-    bounds = np.searchsorted(course.predicted_us[order], ends_us, "right").tolist()
-    ms = course.latency_us[order] / 1000
+    intervals = np.searchsorted(ends_us, course.predicted_us)
+    # Once there are answers of what percentiles are of, those of the warm-up that come late are left out here too.
+    first_warm = intervals[course.is_warm].min(initial=len(ends_us))
+    rows = np.flatnonzero(course.is_warm | (intervals < first_warm))
+    rows = rows[np.argsort(intervals[rows], kind="stable")]
+    bounds = np.searchsorted(intervals[rows], np.arange(len(ends_us)), "right").tolist()
+    ms = course.latency_us[rows] / 1000
     found: list[tuple[float | None, float | None]] = []
     for start, end in zip([0, *bounds], bounds, strict=False):
         if start == end:

@@ -143,7 +143,8 @@ def _too_short(result: ReplayResult) -> Finding | None:
         "warning",
         "Too short to tell a rate",
         f"After the warm-up predictions came for {steady_s:,.1f} s; a rate takes {_RATE_S:g} s or more. Queues "
-        "are still filling until then, so it looks higher than it is. Give it more events.",
+        "are still filling until then, and the rate may be half as high again as a longer replay's. Give it more "
+        "events.",
     )
 
 

@@ -40,7 +40,7 @@ class _Times:
             predicted=np.flatnonzero(~np.isnan(run.latency_s)),
         )
 
-    def course(self, run: OfflineRun) -> Course:
+    def course(self, run: OfflineRun, warm_up: float) -> Course:
         latency_us = np.round(run.latency_s[self.predicted] * 1e6).astype(np.int64)
         return Course(
             start_us=0,
@@ -49,6 +49,7 @@ class _Times:
             due_sent_us=self.due_us[self.answered],
             predicted_us=self.due_us[self.predicted] + latency_us,
             latency_us=latency_us,
+            is_warm=self.predicted >= int(warm_up * len(self.due_us)),
         )
 
 
@@ -76,9 +77,8 @@ def offline_result(
     """
     n_events = len(run.latency_s)
     times = _Times.of(run, np.zeros(n_events, np.int64) if due_us is None else due_us)
-    course = times.course(run)
-    warm = times.predicted >= int(labels.warm_up * n_events)
-    measured = latency(course.latency_us[warm])
+    course = times.course(run, labels.warm_up)
+    measured = latency(course.latency_us[course.is_warm])
     seconds = max(run.seconds, 1e-6)
     stages = tuple(_stage(step_id, run.batches) for step_id in dict.fromkeys(batch.step_id for batch in run.batches))
     return ReplayResult(
@@ -104,7 +104,7 @@ def offline_result(
         answers_per_s=answers_per_s(course.predicted_us, labels.warm_up),
         append_latency=None,
         consumer_latency=measured,
-        latency_curve=latency_curve(course.latency_us[warm]),
+        latency_curve=latency_curve(course.latency_us[course.is_warm]),
         series=samples(course, None),
         stages=stages,
         environment=environment,

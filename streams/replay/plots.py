@@ -78,8 +78,8 @@ class Line:
     is_broad: bool = False
 
 
-def lines(series: Sequence[Sample], shown: Sequence[Line], unit: str) -> Draw:
-    """Return a drawing of lines over time, with a legend above."""
+def lines(series: Sequence[Sample], shown: Sequence[Line], unit: str, warm_up_s: float = 0.0) -> Draw:
+    """Return a drawing of lines over time, with a legend above, and the warm-up shaded."""
     times = [sample.time_s for sample in series]
 
     def draw(axes: Any, narrow: bool) -> None:
@@ -99,14 +99,15 @@ def lines(series: Sequence[Sample], shown: Sequence[Line], unit: str) -> Draw:
             loc="lower left", bbox_to_anchor=(0, 1), ncols=len(shown), frameon=False, borderpad=0, handlelength=1.6,
             labelcolor=COLOURS["ink"], fontsize=11,
         )  # fmt: skip
+        _shade(axes, warm_up_s, narrow)
         time_axis(axes, times, narrow)
         count_axis(axes, unit)
 
     return draw
 
 
-def area(series: Sequence[Sample], values: Sequence[float | None], unit: str) -> Draw:
-    """Return a drawing of one line over time, with what is below it tinted."""
+def area(series: Sequence[Sample], values: Sequence[float | None], unit: str, warm_up_s: float = 0.0) -> Draw:
+    """Return a drawing of one line over time, with what is below it tinted, and the warm-up shaded."""
     times = [sample.time_s for sample in series]
 
     def draw(axes: Any, narrow: bool) -> None:
@@ -114,10 +115,20 @@ def area(series: Sequence[Sample], values: Sequence[float | None], unit: str) ->
         axes.fill_between(times, known, color=COLOURS["first"], alpha=0.16, linewidth=0)
         marker = "o" if len(times) < _FEW_POINTS else None
         axes.plot(times, known, color=COLOURS["first"], marker=marker, markersize=3)
+        _shade(axes, warm_up_s, narrow)
         time_axis(axes, times, narrow)
         count_axis(axes, unit)
 
     return draw
+
+
+def _shade(axes: Any, until_s: float, narrow: bool) -> None:
+    if until_s:
+        axes.axvspan(0, until_s, color=COLOURS["quiet"], alpha=0.16, linewidth=0, zorder=0)
+        axes.annotate(
+            "warm-up", (0, 1), (4, -3), xycoords="axes fraction", textcoords="offset points", va="top",
+            fontsize=10 if narrow else 11, color=COLOURS["muted"],
+        )  # fmt: skip
 
 
 def time_axis(axes: Any, times: Sequence[float], narrow: bool) -> None:

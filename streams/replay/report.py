@@ -133,7 +133,7 @@ def _render(template: str, **values: Any) -> str:
         loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"figure": figure, "data_url": _data_url}
+    environment.filters |= {"figure": figure, "percent": percent, "data_url": _data_url}
     return environment.get_template(template).render(**values)
 
 

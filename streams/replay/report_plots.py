@@ -26,22 +26,34 @@ _CLOCK_NAMES = {
 
 def replay_plots(result: ReplayResult) -> Iterator[Plot]:
     """Yield the plots of a replay, those without data left out."""
-    series = result.series
+    series, warm_up_s = result.series, _warm_up_s(result)
     if result.latency_curve:
         yield _percentiles(result)
     if any(sample.p99_ms is not None for sample in series):
-        yield _latency(series)
+        yield _latency(series, warm_up_s)
     if series:
-        yield _throughput(series)
-        yield _lag(series, result.max_lag)
+        yield _throughput(series, warm_up_s)
+        yield _lag(series, result.max_lag, warm_up_s)
     if any(sample.cpu_percent is not None for sample in series):
-        yield _cpu(series)
+        yield _cpu(series, warm_up_s)
     if any(sample.rss_mb is not None for sample in series):
-        yield _memory(series, result.peak_rss_mb)
+        yield _memory(series, result.peak_rss_mb, warm_up_s)
     for i, stage in enumerate(result.stages):
         if stage.batches:
             yield _sizes(stage, i)
             yield _reasons(stage, i)
+
+
+def _warm_up_s(result: ReplayResult) -> float:
+    """Return the end of the interval in which the warm-up's share of the events had its answers; 0 without one."""
+    if not result.warm_up:
+        return 0.0
+    for sample in result.series:
+        # Answers come about in the order of their events; some events get none, as they are filtered.
+        due = sample.answered + sample.lag
+        if sample.sent * (sample.answered / due if due else 1.0) >= result.warm_up * result.events:
+            return sample.time_s
+    return result.series[-1].time_s if result.series else 0.0
 
 
 def _percentiles(result: ReplayResult) -> Plot:
@@ -119,27 +131,31 @@ def _mark(axes: Any, marks: Sequence[tuple[float, float, str]], narrow: bool) ->
         )
 
 
-def _latency(series: Sequence[Sample]) -> Plot:
+def _latency(series: Sequence[Sample], warm_up_s: float) -> Plot:
     p50s, p99s = [sample.p50_ms for sample in series], [sample.p99_ms for sample in series]
-    worst, at_s = max((ms, sample.time_s) for sample in series if (ms := sample.p99_ms) is not None)
+    known = [(ms, sample.time_s) for sample in series if (ms := sample.p99_ms) is not None]
+    after = [one for one in known if one[1] > warm_up_s]
+    part = "" if not warm_up_s else "After the warm-up, " if after else "In the warm-up, "
+    worst, at_s = max(after or known)
     return make_plot(
         "latency",
         "Latency over time",
-        f"p99 was highest, {milliseconds(worst)}, about {clock(at_s)} after the start.",
-        lines(series, [Line("p50", p50s, "first"), Line("p99", p99s, "second")], "ms"),
+        f"{part}p99 of an interval was highest, {milliseconds(worst)}, about {clock(at_s)} after the start.",
+        lines(series, [Line("p50", p50s, "first"), Line("p99", p99s, "second")], "ms", warm_up_s),
         ["Time, s", "p50, ms", "p99, ms"],
         [[f"{s.time_s:g}", figure(s.p50_ms), figure(s.p99_ms)] for s in series],
         is_full=True,
     )
 
 
-def _throughput(series: Sequence[Sample]) -> Plot:
+def _throughput(series: Sequence[Sample], warm_up_s: float) -> Plot:
     sent, answered = [sample.sent_per_s for sample in series], [sample.answered_per_s for sample in series]
+    shown = [Line("sent", sent, "quiet", is_broad=True), Line("answered", answered, "first")]
     return make_plot(
         "throughput",
         "Events sent and answered",
         f"At most {figure(max(sent))} events a second were sent, and {figure(max(answered))} answered.",
-        lines(series, [Line("sent", sent, "quiet", is_broad=True), Line("answered", answered, "first")], "events/s"),
+        lines(series, shown, "events/s", warm_up_s),
         ["Time, s", "Sent, events/s", "Answered, events/s", "Sent so far", "Answered so far"],
         [
             [f"{s.time_s:g}", figure(s.sent_per_s), figure(s.answered_per_s), f"{s.sent:,}", f"{s.answered:,}"]
@@ -148,35 +164,37 @@ def _throughput(series: Sequence[Sample]) -> Plot:
     )
 
 
-def _lag(series: Sequence[Sample], highest: int) -> Plot:
+def _lag(series: Sequence[Sample], highest: int, warm_up_s: float) -> Plot:
+    n_shown = max(sample.lag for sample in series)
+    between = f", between two points of the plot, which has {n_shown:,} at the most" if highest > n_shown else ""
     return make_plot(
         "lag",
         "Lag over time",
-        f"At most {counted(highest, 'event')} that had been sent waited for an answer.",
-        area(series, [sample.lag for sample in series], "events"),
+        f"At most {counted(highest, 'event')} that had been sent waited for an answer{between}.",
+        area(series, [sample.lag for sample in series], "events", warm_up_s),
         ["Time, s", "Events without an answer"],
         [[f"{s.time_s:g}", f"{s.lag:,}"] for s in series],
     )
 
 
-def _cpu(series: Sequence[Sample]) -> Plot:
+def _cpu(series: Sequence[Sample], warm_up_s: float) -> Plot:
     known = [sample.cpu_percent for sample in series if sample.cpu_percent is not None]
     return make_plot(
         "cpu",
         "CPU of the workers",
         f"All together took {sum(known) / len(known):.0f} % of one core in the mean, {max(known):.0f} % at most.",
-        area(series, [sample.cpu_percent for sample in series], "% of one core"),
+        area(series, [sample.cpu_percent for sample in series], "% of one core", warm_up_s),
         ["Time, s", "CPU, % of one core"],
         [[f"{s.time_s:g}", figure(s.cpu_percent)] for s in series],
     )
 
 
-def _memory(series: Sequence[Sample], peak_mb: float | None) -> Plot:
+def _memory(series: Sequence[Sample], peak_mb: float | None, warm_up_s: float) -> Plot:
     return make_plot(
         "memory",
         "Memory of the workers",
         f"All together had at most {figure(peak_mb, 'MB')} resident.",
-        area(series, [sample.rss_mb for sample in series], "MB"),
+        area(series, [sample.rss_mb for sample in series], "MB", warm_up_s),
         ["Time, s", "Resident, MB"],
         [[f"{s.time_s:g}", figure(s.rss_mb)] for s in series],
     )

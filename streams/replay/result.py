@@ -61,8 +61,8 @@ class Sample(_Value):
     ``sent`` and ``answered`` count events since the start, up to its end; ``lag`` is the most events in it that were
     sent, are due an answer and had none, so that the highest one is `ReplayResult.max_lag`. ``answered`` counts
     predictions and dead letters. Percentiles are those of the predictions that came in the interval, by the clock of
-    the flat figures; None where none came. ``cpu_percent`` (100 is one core) and ``rss_mb`` are those of all workers
-    together; None where nobody can know them.
+    the flat figures, without those of the warm-up from the first interval on that has others; None where none came.
+    ``cpu_percent`` (100 is one core) and ``rss_mb`` are those of all workers together; None where nobody can know them.
     """
 
     time_s: float

@@ -55,13 +55,13 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
     all_sent = _sent_figures(seen, filtered, n_answered)
     if isinstance(seen.ended_by, ModelStreamError):
         seen = _until_the_last_answer(seen, np.concatenate([answered.positions, letters[0]]))
-    course = _course(seen, answered, letters)
     is_warm = answered.positions >= int(labels.warm_up * len(seen.sent_us))
+    course = _course(seen, answered, letters, is_warm)
     stages = stage_figures(seen.stats_after, seen.stats_before)
     return ReplayResult(
         **_what_was_replayed(target, labels),
         **_pace_figures(seen, course),
-        **_latency_figures(seen, answered, course, is_warm),
+        **_latency_figures(seen, answered, course),
         max_lag=highest_lag(course),
         mean_batch=mean_batch(stages),
         cache_hit_rate=_hit_rate([stage.cache for stage in stages if stage.cache is not None]),
@@ -90,7 +90,12 @@ def _until_the_last_answer(seen: Observation, answered: NDArray[np.int64]) -> Ob
     return replace(seen, intended_us=seen.intended_us[:n], sent_us=seen.sent_us[:n], id_hashes=seen.id_hashes[:n])
 
 
-def _course(seen: Observation, answered: _Answered, letters: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Course:
+def _course(
+    seen: Observation,
+    answered: _Answered,
+    letters: tuple[NDArray[np.int64], NDArray[np.int64]],
+    is_warm: NDArray[np.bool_],
+) -> Course:
     letters_at, letters_us = letters
     clock_us = answered.came_us if answered.appended_us is None else answered.appended_us
     return Course(
@@ -101,6 +106,7 @@ def _course(seen: Observation, answered: _Answered, letters: tuple[NDArray[np.in
         predicted_us=clock_us,
         # Less than a millisecond is cut off where the broker stamps; an answer never comes before its event.
         latency_us=np.maximum(clock_us - seen.intended_us[answered.positions], 0),
+        is_warm=is_warm,
     )
 
 
@@ -129,17 +135,15 @@ def _pace_figures(seen: Observation, course: Course) -> dict[str, Any]:
     }
 
 
-def _latency_figures(
-    seen: Observation, answered: _Answered, course: Course, is_warm: NDArray[np.bool_]
-) -> dict[str, Any]:
+def _latency_figures(seen: Observation, answered: _Answered, course: Course) -> dict[str, Any]:
     by_append = answered.appended_us is not None
-    measured = latency(course.latency_us[is_warm])
+    measured = latency(course.latency_us[course.is_warm])
     return {
         **flat_latency(measured),
         "latency_clock": "log_append_time" if by_append else "consumer",
         "append_latency": measured if by_append else None,
-        "consumer_latency": latency((answered.came_us - seen.intended_us[answered.positions])[is_warm]),
-        "latency_curve": latency_curve(course.latency_us[is_warm]),
+        "consumer_latency": latency((answered.came_us - seen.intended_us[answered.positions])[course.is_warm]),
+        "latency_curve": latency_curve(course.latency_us[course.is_warm]),
     }
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -21,13 +22,15 @@ from modelstream.streams.replay.figures import (
 START_US = 1_700_000_000_000_000
 
 
-def course(sent_ms: list[float], answered_ms: list[float], *, unanswered_ms: list[float] = ()) -> Course:  # type: ignore[assignment]
+def course(
+    sent_ms: list[float], answered_ms: list[float], *, unanswered_ms: Sequence[float] = (), n_warm_up: int = 0
+) -> Course:
     sent = START_US + (np.array(sent_ms) * 1000).astype(np.int64)
     answered = START_US + (np.array(answered_ms) * 1000).astype(np.int64)
     others = START_US + (np.array(unanswered_ms) * 1000).astype(np.int64)
     return Course(
         start_us=START_US, sent_us=np.sort(np.concatenate([sent, others])), answered_us=answered, due_sent_us=sent,
-        predicted_us=answered, latency_us=answered - sent,
+        predicted_us=answered, latency_us=answered - sent, is_warm=np.arange(len(sent)) >= n_warm_up,
     )  # fmt: skip
 
 
@@ -88,6 +91,14 @@ def test_samples_say_what_the_workers_used() -> None:
     assert [series[i].rss_mb for i in (0, 9, -1)] == [105.0, 150.0, 200.0]  # intervals of 50 ms
     assert usage.cpu_between_s(START_US, START_US + 500_000) == pytest.approx(0.25)
     assert usage.machine_cpu_between_s(START_US, START_US + 500_000) == pytest.approx(0.5)
+
+
+def test_a_late_answer_of_the_warm_up_is_in_no_percentile_beside_those_that_count() -> None:
+    # The first three events are the warm-up; the answer to the third comes late, beside that to the fourth.
+    found = samples(course([0, 0, 0, 150], [40, 45, 190, 195], n_warm_up=3), None)
+    assert [sample.p99_ms for sample in found] == [pytest.approx(44.95), None, None, 45.0]
+    none_counts = samples(course([0, 0], [40, 190], n_warm_up=2), None)
+    assert [sample.p99_ms for sample in none_counts] == [40.0, None, None, 190.0]
 
 
 def test_percentiles_are_exact() -> None:

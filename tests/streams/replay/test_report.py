@@ -173,6 +173,33 @@ def test_a_browser_shows_every_plot_and_has_nothing_to_complain_of(browser, tmp_
     assert pdf.startswith(b"%PDF")
 
 
+def plots(**changes):
+    return {plot.id: plot for plot in replay_plots(make_result(**changes))}
+
+
+def test_sentences_speak_of_the_part_that_the_headline_speaks_of_and_plots_shade_the_rest():
+    first, *others = make_result().series
+    series = (first.model_copy(update={"p99_ms": 487.0}), *others)
+    found = plots(series=series, warm_up=0.1)
+    assert found["latency"].summary.startswith("After the warm-up, p99 of an interval was highest, 8.53")
+    for name in ("latency", "throughput", "lag", "cpu", "memory"):
+        assert ">warm-up</text>" in found[name].wide, name
+        assert ">warm-up</text>" in found[name].narrow, name
+    assert ">warm-up</text>" not in found["percentiles"].wide
+    assert "The shaded part is the warm-up, 10 % of the events." in to_html(make_result(), ORIGIN)
+
+    whole = plots(series=series, warm_up=0.0)
+    assert whole["latency"].summary.startswith("p99 of an interval was highest, 487")
+    assert ">warm-up</text>" not in whole["latency"].wide
+    assert "The shaded part" not in to_html(make_result(warm_up=0.0), ORIGIN)
+    assert plots(series=series[:1])["latency"].summary.startswith("In the warm-up, p99")
+
+
+def test_a_lag_between_two_points_of_the_plot_is_said_to_be_there():
+    assert "At most 57 events that had been sent waited for an answer, between two points" in plots()["lag"].summary
+    assert plots(max_lag=26)["lag"].summary.endswith("waited for an answer.")
+
+
 def test_the_name_of_the_median_ends_beside_the_curve_that_rises():
     wide = next(plot for plot in replay_plots(make_result(p50_ms=2.5)) if plot.id == "percentiles").wide
     tick = re.search(r' x="([0-9.]+)"[^>]*>50 %</text>', wide)
