@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +41,7 @@ def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, schedules: list[Any]
     def opened(setting: ReplaySetting) -> Iterator[Any]:
         yield SimpleNamespace(partitions=1, broker_name="embedded"), Events(range(100))
 
-    def run(*results: Any) -> Result:
+    def run(*results: Any, options: Sequence[str] = ()) -> Result:
         left = iter(results)
         monkeypatch.setattr(ReplaySetting, "open", opened)
 
@@ -52,7 +52,8 @@ def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, schedules: list[Any]
 
         monkeypatch.setattr(capacity, "observe", observe)
         monkeypatch.setattr(capacity, "sum_up", lambda observation, target, labels: observation.of)
-        return CliRunner().invoke(capacity.command, ["p.yaml", "e.ndjson", "--json", str(tmp_path / "out.json")])
+        arguments = ["p.yaml", "e.ndjson", "--json", str(tmp_path / "out.json"), *options]
+        return CliRunner().invoke(capacity.command, arguments)
 
     return run
 
@@ -91,6 +92,29 @@ def test_a_rate_that_kept_up_once_of_three_times_is_not_the_result(
     assert len(second) == len(third) == len(fourth)
     assert not (np.array_equal(second, third) or np.array_equal(third, fourth) or np.array_equal(second, fourth))
     assert first < found["rate_per_s"] < again[0]
+
+
+def test_a_probe_has_the_events_of_its_time_and_the_result_the_cost_of_its_rate(
+    search: Any, schedules: list[Any], tmp_path: Path
+) -> None:
+    good = make_result(answers_per_s=1000.0, p99_ms=20.0, p99_send_delay_ms=1.0, series=(), cpu_us_per_event=41.3)
+    dear = good.model_copy(update={"cpu_us_per_event": 72.0})
+    # From 60 % of full speed up by half: two are sustained, the third is not, nor the one between.
+    results = [good, good, good, dear, *[good.model_copy(update={"missing": 1})] * 2]
+    done = search(*results, options=["--probe-s", "4", "--price-per-core-hour", "36", "--precision", "0.4"])
+    assert done.exit_code == 0, done.output
+    found = orjson.loads((tmp_path / "out.json").read_bytes())
+    probes = found["probes"]
+    assert [round(probe["rate_per_s"]) for probe in probes] == [1194, 1791, 2686, 2194]
+    assert found["full_speed_per_s"] == 1990.0
+    for probe, schedule in zip(probes, schedules[2:], strict=True):
+        assert len(schedule.due_us) == int(probe["rate_per_s"] * 4)
+        assert schedule.due_us[-1] == pytest.approx(4e6, rel=0.1)  # at random, always the same
+    # 72 µs an event are as many seconds a million; an hour of a core costs 36, so a second a hundredth.
+    assert (found["rate_per_s"], found["cpu_s_per_million"]) == (1791.0, 72.0)
+    assert found["cost_per_million"] == pytest.approx(0.72)
+    assert "sustained: 1,791 events/s by one worker, p99 within 100 ms" in done.output
+    assert "a million events: 72.00 CPU seconds of the workers, which cost 0.72" in done.output
 
 
 def test_ctrl_c_keeps_what_was_found(search: Any, tmp_path: Path) -> None:

@@ -82,9 +82,31 @@ def test_costs_say_how_long_it_takes(project: tuple[Path, Path], tmp_path: Path)
     )
     replay(*project, "--costs", given, "--json", out, "--warm-up", "0")
     result = ReplayResult.read(out)
+    assert result.consumer_latency is not None
+    assert (result.warm_up, result.consumer_latency.n) == (0.0, N - 2)
     # All at once: 1,999 rows in batches of 8, which take 4 ms each.
     assert result.stages[0].batches == 250
     assert result.seconds == pytest.approx(250 * 0.004 + 0.001)
+
+
+def test_the_options_of_the_pace_are_those_of_the_result(project: tuple[Path, Path], tmp_path: Path) -> None:
+    pipeline, file = project
+    costs, out = tmp_path / "costs.json", tmp_path / "out.json"
+    file.write_bytes(b"".join(orjson.dumps({"id": i, "seq": i, "at": at}) + b"\n" for i, at in enumerate((0, 9, 3, 9))))
+
+    def replayed(*options: str) -> ReplayResult:
+        known = ["--costs", costs] if costs.exists() else ["--save-costs", costs]
+        replay(pipeline, file, *options, *known, "--json", out)
+        return ReplayResult.read(out)
+
+    even = replayed("--rate", "1000/s", "--arrivals", "even")
+    assert (even.speed, even.arrivals, even.seed, even.clamped_events) == ("1000/s", "even", None, 0)
+    recorded = replayed("--rate", "1000/s", "--arrivals", "recorded")
+    assert (recorded.arrivals, recorded.clamped_events) == ("recorded", 1)
+    first, again, other = (replayed("--rate", "1000/s", "--seed", seed) for seed in ("7", "7", "8"))
+    assert (first.arrivals, first.seed, other.seed) == ("poisson", 7, 8)
+    assert first == again
+    assert first.series != other.series
 
 
 def test_what_does_not_go_together_is_refused(project: tuple[Path, Path], tmp_path: Path) -> None:

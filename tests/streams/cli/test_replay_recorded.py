@@ -108,6 +108,21 @@ def test_a_topic_is_replayed_from_one_time_to_another(run, kafka, make_topics, m
     assert sorted(value["seq"] for value in values) == list(range(10, 20))
 
 
+@pytest.mark.kafka
+def test_a_part_of_a_topic_is_captured(kafka, make_pipeline, recorded, tmp_path):
+    pipeline, file = make_pipeline("a"), tmp_path / "c.parquet"
+
+    def captured(*options):
+        place = ["--from-topic", recorded, "--capture", file, "--broker", kafka.bootstrap, "--no-progress"]
+        done = CliRunner().invoke(command, list(map(str, [pipeline, *place, *options])))
+        assert done.exit_code == 0, done.output
+        return [orjson.loads(value)["seq"] for batch in CaptureFile(file).batches() for value in batch.values]
+
+    span = ["--since", "2023-11-14T22:13:21Z", "--until", "2023-11-14T22:13:22Z"]
+    assert captured(*span) == list(range(10, 20))
+    assert captured(*span, "--limit", "7") == list(range(10, 17))
+
+
 @pytest.mark.embedded
 def test_a_real_replay_is_reported_with_every_plot(run, make_pipeline, browser, tmp_path):
     events, report = tmp_path / "events.ndjson", tmp_path / "report.html"
@@ -152,6 +167,11 @@ def test_two_versions_are_compared_without_a_broker(run, make_pipeline, tmp_path
     assert ["e[49]", "147.0", "171.5", "24.5"] in rows
     told = orjson.loads(out.read_bytes())
     assert (told["events"], told["fields"][0]["max_abs"]) == (50, 24.5)
+    # They are half an event's number apart.
+    arguments = [a, events, "--diff", b, "--json", out, "--tolerance", "10", "--no-progress"]
+    assert CliRunner().invoke(command, list(map(str, arguments))).exit_code == 0
+    told = orjson.loads(out.read_bytes())["fields"][0]
+    assert (told["equal"], told["differing"], told["max_abs"]) == (21, 79, 49.5)
     same = run("replay", a, events, "--diff", a, "--no-progress")
     assert same.stdout.endswith("\nno difference\n")
 
