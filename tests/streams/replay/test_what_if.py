@@ -22,7 +22,7 @@ from modelstream.streams.replay.costs import Costs, Line
 from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.offline import run_offline
 from modelstream.streams.replay.result_keys import stage_specs, work_options
-from modelstream.streams.replay.what_if import Setting, WhatIf, at_full_speed, at_pace, grid
+from modelstream.streams.replay.what_if import Setting, WhatIf, at_full_speed, at_pace, grid, with_setting
 from modelstream.streams.worker_limits import limits_of
 
 MS = 1e-3
@@ -93,6 +93,15 @@ def test_larger_batches_give_more_throughput_and_a_wait_costs_latency(
     assert large.throughput_per_s == pytest.approx(64 / (1 + 64 * 0.053) * 1000, rel=0.02)
     assert waiting.p50_ms > large.p50_ms + 5
     assert waiting.throughput_per_s == pytest.approx(large.throughput_per_s)
+
+
+def test_threads_are_what_batches_in_flight_share(make_pipeline: Callable[..., Pipeline]) -> None:
+    built = make_pipeline(max_size=64, in_flight=4).build()
+    one, two = (predict(built, VALUES, DUE_US, COSTS, {"threads": threads}).throughput_per_s for threads in (1, 2))
+    # Of 64 rows the model takes 4.2 ms, and the rest around it 0.24, which it does not wait for.
+    assert one == pytest.approx(64 / 4.2 * 1000, rel=0.03)
+    assert two == pytest.approx(2 * one, rel=0.03)
+    assert with_setting(built, {"threads": 3}).threads == 3
 
 
 def test_the_way_through_kafka_takes_no_throughput(make_pipeline: Callable[..., Pipeline]) -> None:
