@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import bytewax.operators as op
-from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, Job
+from benchmarks.systems.common import ACKS, COMMIT_INTERVAL_S, LINGER_MS, Job
 from benchmarks.systems.scoring import open_score
 from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource, KafkaSourceMessage
 from bytewax.dataflow import Dataflow
@@ -31,7 +31,7 @@ def _flow(job: Job) -> Dataflow:
 
     reading = {"fetch.queue.backoff.ms": "10", "fetch.wait.max.ms": "20", "check.crcs": "false"}
     writing = {
-        "acks": "all",
+        "acks": ACKS,
         "compression.type": "none",
         "linger.ms": str(LINGER_MS),
         "queue.buffering.max.messages": "500000",

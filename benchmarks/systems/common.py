@@ -9,7 +9,10 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-__all__ = ["COMMIT_INTERVAL_S", "LINGER_MS", "SESSION_TIMEOUT_S", "Job", "open_session"]
+__all__ = ["ACKS", "COMMIT_INTERVAL_S", "LINGER_MS", "SESSION_TIMEOUT_S", "Job", "open_session"]
+
+#: What every producer waits for: with less a system would be faster, and could lose an output that it has committed.
+ACKS = "all"
 
 #: How often each system commits. Faust's and Quix's own defaults are 2.8 and 5 s: the same for all is fairer.
 COMMIT_INTERVAL_S = 1.0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import faust
-from benchmarks.systems.common import COMMIT_INTERVAL_S, SESSION_TIMEOUT_S, Job
+from benchmarks.systems.common import ACKS, COMMIT_INTERVAL_S, SESSION_TIMEOUT_S, Job
 from benchmarks.systems.scoring import open_score
 
 #: Events scored together; 0 scores each on its own.
@@ -31,7 +31,7 @@ def _app(job: Job) -> Any:
         broker_heartbeat_interval=SESSION_TIMEOUT_S / 3,
         broker_commit_interval=COMMIT_INTERVAL_S,
         consumer_auto_offset_reset="earliest",
-        producer_acks=-1,
+        producer_acks={"all": -1}[ACKS],  # Faust knows numbers only
         producer_compression_type=None,
         # aiokafka batches what piles up during a request; to wait on top makes it no faster.
         producer_linger=0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
+from benchmarks.systems.common import ACKS, COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
 
 _BUILT = Path(__file__).resolve().parents[1] / "java" / "kafka-streams" / "target"
 
@@ -32,7 +32,7 @@ def properties(job: Job, *, batched: bool) -> dict[str, object]:
         "main.consumer.session.timeout.ms": SESSION_TIMEOUT_S * 1000,
         "main.consumer.auto.offset.reset": "earliest",
         "main.consumer.check.crcs": "false",
-        "producer.acks": "all",
+        "producer.acks": ACKS,
         "producer.compression.type": "none",
         "producer.linger.ms": int(LINGER_MS),
         # The default of 16 KB holds 200 outputs; librdkafka's is 1 MB.

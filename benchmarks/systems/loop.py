@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
+from benchmarks.systems.common import ACKS, COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
 from benchmarks.systems.scoring import open_score
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -48,7 +48,7 @@ def _open_producer(job: Job) -> Producer:
     return Producer(
         {
             "bootstrap.servers": job.broker,
-            "acks": "all",
+            "acks": ACKS,
             "compression.type": "none",
             "linger.ms": LINGER_MS,
             "queue.buffering.max.messages": 500_000,

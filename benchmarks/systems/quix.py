@@ -6,7 +6,7 @@ Its ways to batch do not fit the job: count windows are kept per key in a state 
 
 from __future__ import annotations
 
-from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
+from benchmarks.systems.common import ACKS, COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
 from benchmarks.systems.scoring import open_score
 from quixstreams import Application
 
@@ -27,7 +27,7 @@ def main() -> None:
             "fetch.wait.max.ms": 20,
             "check.crcs": False,
         },
-        producer_extra_config={"acks": "all", "compression.type": "none", "linger.ms": LINGER_MS},
+        producer_extra_config={"acks": ACKS, "compression.type": "none", "linger.ms": LINGER_MS},
         loglevel="WARNING",
     )
     # Bytes in and out: orjson is faster than the JSON of its own serialisers.

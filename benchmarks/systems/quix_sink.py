@@ -7,7 +7,7 @@ the system called ``quix``, but anybody may compare with it.
 
 from __future__ import annotations
 
-from benchmarks.systems.common import COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
+from benchmarks.systems.common import ACKS, COMMIT_INTERVAL_S, LINGER_MS, SESSION_TIMEOUT_S, Job
 from benchmarks.systems.scoring import open_score
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from quixstreams import Application
@@ -31,7 +31,7 @@ class ScoringSink(BatchingSink):  # type: ignore[misc] # not installed where myp
         self._producer = Producer(
             {
                 "bootstrap.servers": job.broker,
-                "acks": "all",
+                "acks": ACKS,
                 "compression.type": "none",
                 "linger.ms": LINGER_MS,
                 "queue.buffering.max.messages": 500_000,
