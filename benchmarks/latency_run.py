@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from benchmarks.bench import ROOT, Bench
 from benchmarks.checks import RunFailed, check_outputs, n_due
-from benchmarks.measurement import Worker
+from benchmarks.measurement import Worker, cpu_us_per_event
 from benchmarks.sending import generating, wait_for_outputs
 from numpy.typing import NDArray
 
@@ -120,7 +120,7 @@ def measure_latency(
         p99_ms=p99,
         p999_ms=p999,
         max_ms=round(float(latencies.max()), 2),
-        cpu_us_per_event=round((end.cpu_s - warm.cpu_s) / max(end.outputs - warm.outputs, 1) * 1e6, 3),
+        cpu_us_per_event=cpu_us_per_event(warm, end),
         peak_rss_mb=round(worker.peak_bytes / 1e6, 1),
         generator_late_ms=sent.late_ms,
     )

@@ -18,7 +18,7 @@ from benchmarks.cluster import Cluster
 from benchmarks.workloads.workload import Workload
 from numpy.typing import NDArray
 
-__all__ = ["Run", "Worker", "append_rate", "measure"]
+__all__ = ["Run", "Sample", "Worker", "append_rate", "cpu_us_per_event", "measure"]
 
 #: The first tenth of the outputs is warm-up: caches, allocator, the first fetches.
 WARM_UP = 0.1
@@ -189,7 +189,7 @@ def measure(
         round=round_,
         events=len(expected),
         events_per_s=round(rate, 1),
-        cpu_us_per_event=round((end.cpu_s - warm.cpu_s) / n_after * 1e6, 3),
+        cpu_us_per_event=cpu_us_per_event(warm, end),
         peak_rss_mb=round(worker.peak_bytes / 1e6, 1),
         rss_growth_mb=round((max(sample.rss_bytes for sample in measured) - warm.rss_bytes) / 1e6, 1),
         clock="polling" if append_ms is None else "log_append_time",
@@ -224,3 +224,8 @@ def append_rate(append_ms: NDArray[np.int64]) -> float:
     after = len(append_ms) - int(np.searchsorted(append_ms, start_ms, side="right"))
     # At least one in a millisecond: in a test all outputs may come at once.
     return max(after, 1) / max(int(end_ms - start_ms), 1) * 1000
+
+
+def cpu_us_per_event(first: Sample, last: Sample) -> float:
+    """Return the microseconds of user and system time that an output took between two looks at the worker."""
+    return round((last.cpu_s - first.cpu_s) / max(last.outputs - first.outputs, 1) * 1e6, 3)

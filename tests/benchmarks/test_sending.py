@@ -62,3 +62,11 @@ def test_nothing_is_sent_before_the_first_is_due(rate: float) -> None:
     start_s, _ = _send(producer, "topic", [b""] * 3, rate)
     assert len(sent_s) == 3
     assert start_s <= sent_s[0]
+
+
+def test_a_generator_that_was_held_up_says_by_how_much() -> None:
+    """The first record takes 50 ms to hand over, and the next was due 1 ms after it."""
+    held_up = iter([0.05])
+    producer: Any = SimpleNamespace(produce=lambda *_, **__: time.sleep(next(held_up, 0.0)), poll=lambda _: 0)
+    _, late_s = _send(producer, "topic", [b""] * 200, 1000.0)
+    assert late_s >= 0.049

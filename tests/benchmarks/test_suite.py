@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import suite
+from benchmarks.latency_run import LatencyRun
 from benchmarks.matrix import Found
 from benchmarks.measurement import Run
 from click.testing import CliRunner
@@ -41,3 +42,23 @@ def test_systems_can_be_measured_one_after_the_other(monkeypatch: pytest.MonkeyP
     assert part["systems"]["loop"]["events_per_s"] == 200
     assert part["systems"]["modelstream"]["ratio_to_loop"] == 1.5
     assert [piece["systems"] for piece in part["pieces"]] == [["loop"], ["modelstream"]]
+
+
+def test_half_load_is_half_of_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = {"loop": {"events_per_s": 90_000.0}, "modelstream": {"events_per_s": 400_000.0}}
+    (tmp_path / "results.json").write_text(json.dumps({"throughput": {"mlp-20": {"systems": found}}}))
+    asked: list[tuple[str, float]] = []
+
+    def measure(_: object, pairs: list[tuple[str, float]], **__: object) -> tuple[list[LatencyRun], dict[str, str]]:
+        asked.extend(pairs)
+        return [], {}
+
+    monkeypatch.setattr(suite, "open_cluster", lambda *_: nullcontext())
+    monkeypatch.setattr(suite, "prepared", lambda *_: nullcontext())
+    monkeypatch.setattr(suite, "measure_rates", measure)
+    monkeypatch.setattr(suite, "write_results", lambda *_: None)
+    options = ["--sections", "half_load", "--systems", "loop,modelstream", "--out", str(tmp_path)]
+    done = CliRunner().invoke(suite.main, options)
+    assert done.exit_code == 0, done.output
+    # No more than the generator can send in time.
+    assert asked == [("loop", 45_000.0), ("modelstream", 120_000.0)]
