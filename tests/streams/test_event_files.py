@@ -364,7 +364,7 @@ def test_what_json_cannot_say_is_named(tmp_path):
 def test_captured_records_are_no_events(tmp_path):
     file = tmp_path / "captured.parquet"
     write_capture(file, "t", [])
-    with pytest.raises(ConfigError, match="captured records, not events; `modelstream replay` sends them"):
+    with pytest.raises(ConfigError, match="captured records, not events; `modelstream replay` and `batch` take them"):
         list(open_events(file, None, None).records())
 
 

@@ -61,7 +61,7 @@ def test_every_event_is_accounted_for() -> None:
     counts = (found.events, found.predictions, found.dead_letters, found.filtered, found.missing, found.duplicates)
     assert counts == (8, 5, 2, 1, 0, 0)
     assert found.dead_letter_reasons == {"wrong_type at 'score'": 2}
-    assert found.first_dead_letter == "wrong_type at 'score': field 'x' of 2"
+    assert found.first_dead_letter == "event 3, wrong_type at 'score': field 'x' of 2"
     assert (found.speed, found.clamped_events) == ("2x", 3)
 
 

@@ -73,7 +73,7 @@ def test_the_page_shows_each_figure_under_its_name() -> None:
         "mean": ["21.1", "22.2"], "p50": ["12.3", "13.1"], "p90": ["23.4", "24.2"], "p99": ["34.5", "35.3"],
         "p99.9": ["45.6", "46.4"], "max": ["568", "579"],
     }  # fmt: skip
-    assert cells["Answers"][0].startswith("3,141/s")
+    assert cells["Steady rate"][0].startswith("3,141/s")
     assert re.search(r"^0\.4 ms .*max 1\.7 ms", cells["Generator"][0])
     *_, last = _headline(shown_result(cache_hit_rate=0.65))
     assert (last.name, last.value) == ("Cache hits", "65.0 %")
