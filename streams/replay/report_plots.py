@@ -87,7 +87,7 @@ def _percentiles(result: ReplayResult) -> Plot:
         ticks = [tick for tick in shown if _decades(tick) < end]
         axes.set_xticks([_decades(tick) for tick in ticks], [f"{tick:g} %" for tick in ticks])
         axes.set_xlim(-0.05, end + 0.05)
-        axes.set_xlabel("percentile of the answers, the scale of what lies above it" if not narrow else "percentile")
+        axes.set_xlabel("share that was as fast" if narrow else "share of the predictions that were as fast or faster")
         if is_log:
             axes.set_yscale("log")
             axes.yaxis.set_minor_formatter("")
@@ -100,7 +100,7 @@ def _percentiles(result: ReplayResult) -> Plot:
     summary = (
         f"Half of {counted(n, 'prediction')} came within {milliseconds(result.p50_ms)}, 99 % within "
         f"{milliseconds(result.p99_ms)}, the slowest after {milliseconds(result.max_ms)}; from the "
-        f"intended time of the event to {clock_name}."
+        f"intended time of the event to {clock_name}. The axis is stretched to the right, where the slowest few are."
     )
     rows = [[f"{percentile:.7g}", figure(ms)] for percentile, ms in result.latency_curve]
     return make_plot(

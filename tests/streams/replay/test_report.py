@@ -195,6 +195,13 @@ def test_sentences_speak_of_the_part_that_the_headline_speaks_of_and_plots_shade
     assert plots(series=series[:1])["latency"].summary.startswith("In the warm-up, p99")
 
 
+def test_the_axis_of_percentiles_says_what_it_shows():
+    found = plots()["percentiles"]
+    assert ">share of the predictions that were as fast or faster</text>" in found.wide
+    assert ">share that was as fast</text>" in found.narrow
+    assert found.summary.endswith("The axis is stretched to the right, where the slowest few are.")
+
+
 def test_a_lag_between_two_points_of_the_plot_is_said_to_be_there():
     assert "At most 57 events that had been sent waited for an answer, between two points" in plots()["lag"].summary
     assert plots(max_lag=26)["lag"].summary.endswith("waited for an answer.")
