@@ -29,6 +29,9 @@ from modelstream.streams.wording import counted
 
 __all__ = ["command"]
 
+#: A prediction's mean batch may differ from the measured one by this share without a remark.
+_ROWS_OFF = 0.2
+
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -164,17 +167,29 @@ def _print(now: WhatIf, found: list[WhatIf], pace: str, results: list[ReplayResu
     paced = next((result for result in results if result.arrivals != "max"), None)
     table.add_row(*_first("as it is", names), *_figures(now), "")
     if results:
-        table.add_row(*_first("measured", names), *_measured_figures(full, paced), "")
+        off = _rows_off(now, paced)
+        table.add_row(*_first("measured", names), *_measured_figures(full, paced), "other rows" if off else "")
     for one in found:
         marks = [text for text, mark in (("least p99", best), ("most events/s", fastest)) if one is mark]
         table.add_row(*(_text(one.setting, name) for name in names), *_figures(one), ", ".join(marks))
     Console().print(table)
+    if paced is not None and _rows_off(now, paced):
+        click.echo(
+            f"A measured micro-batch has {paced.mean_batch:,.1f} rows, a predicted one {now.mean_batch:,.1f}: more "
+            f"than {_ROWS_OFF:.0%} apart. p50 and p99 as it is are fitted; of other settings they are less certain."
+        )
     if not results:
         click.echo("Compare the rows with each other only: figures are relative until calibrated with --measured.")
     elif full is None:
         click.echo("Compare events/s with each other only: a replay at full speed would tell how much work takes here.")
     elif paced is None:
         click.echo("Compare p50 and p99 with each other only: a replay at the rate would tell the way through Kafka.")
+
+
+def _rows_off(now: WhatIf, paced: ReplayResult | None) -> bool:
+    if paced is None or not paced.mean_batch:
+        return False
+    return abs(now.mean_batch - paced.mean_batch) > _ROWS_OFF * paced.mean_batch
 
 
 def _first(text: str, names: list[str]) -> list[str]:

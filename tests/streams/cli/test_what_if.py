@@ -43,6 +43,15 @@ def test_what_no_replay_has_calibrated_is_said_to_be_relative(capsys: pytest.Cap
     assert "Compare" not in shown(capsys, (5.0, 900.0), results=[paced, full])
 
 
+@pytest.mark.parametrize(("mean_batch", "is_said"), [(2.0, False), (2.5, False), (2.51, True), (1.66, True)])
+def test_micro_batches_of_other_sizes_than_the_measured_ones_are_remarked(
+    capsys: pytest.CaptureFixture[str], mean_batch: float, is_said: bool
+) -> None:
+    said = shown(capsys, (5.0, 900.0), results=[make_result(mean_batch=mean_batch)])
+    assert ("other rows" in said) == is_said
+    assert (f"A measured micro-batch has {mean_batch:,.1f} rows, a predicted one 2.0" in said) == is_said
+
+
 def test_a_row_is_a_line_of_a_terminal_of_80_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
