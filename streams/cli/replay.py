@@ -163,7 +163,7 @@ def command(
         with show_replay(not no_progress, planned_s(schedule)) as show:
             drain_s = drain_s or (10.0 if live else 30.0)
             observation = observe(target, events, schedule, drain_s=drain_s, on_progress=show)
-        labels = Labels(str(pipeline), setting.name, pace, warm_up, schedule.n_clamped)
+        labels = Labels(str(pipeline), setting.name, pace, warm_up, schedule)
         result = sum_up(observation, target, labels)
         # Before the workers are stopped and the topics deleted, which may fail.
         _deliver(result, setting, more, json_file)

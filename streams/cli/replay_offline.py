@@ -53,7 +53,7 @@ def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm
         more.save_costs.write_bytes(costs.to_json())
     schedule = pace.schedule(len(records), events.times_ms)
     run = run_offline(built, values, keys, schedule.due_us, costs)
-    labels = Labels(str(setting.pipeline), setting.name, pace, warm_up, schedule.n_clamped)
+    labels = Labels(str(setting.pipeline), setting.name, pace, warm_up, schedule)
     return offline_result(run, schedule.due_us, labels, describe_environment("none, offline"), n_repeated_ids)
 
 

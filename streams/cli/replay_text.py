@@ -14,7 +14,7 @@ from rich.text import Text
 
 from modelstream.streams.cli.progress import rounded_rate
 from modelstream.streams.replay.arrivals import Pace, Schedule
-from modelstream.streams.replay.findings import findings
+from modelstream.streams.replay.findings import clamped_by, findings
 from modelstream.streams.replay.live_figures import Progress
 from modelstream.streams.replay.result import Latency, ReplayResult, StageFigures
 from modelstream.streams.wording import counted, rough_time
@@ -151,7 +151,7 @@ def _input_rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
         late = f"{_ms(result.p99_send_delay_ms)} / {_ms(result.max_send_delay_ms)}"
         yield late, "ms that the generator was behind, p99 / max"
     if result.clamped_events:
-        yield f"{result.clamped_events:,}", "events with a time before an earlier one's, sent with that one"
+        yield f"{result.clamped_events:,}", f"events out of order by time, sent {clamped_by(result)}"
     if result.repeated_ids:
         yield f"{result.repeated_ids:,}", "events with the id of an earlier one"
 

@@ -49,10 +49,13 @@ class Schedule:
         Microseconds after the start, never falling; None where all are due as soon as they can be sent.
     n_clamped : int
         Events whose time lies before that of an earlier one, and that are due with that one.
+    max_clamped_us : int
+        By how much the one that is the latest is due after its time.
     """
 
     due_us: NDArray[np.int64] | None
     n_clamped: int = 0
+    max_clamped_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,4 +140,9 @@ class Pace:
             if not elapsed_ms[-1]:
                 raise ConfigError("--arrivals", "all events have the same time; use poisson or even")
             speed = elapsed_ms[-1] * self.rate_per_s / (1000 * len(times_ms))
-        return Schedule((elapsed_ms * (1000 / speed)).astype(np.int64), int((times_ms < latest_ms).sum()))
+        behind_ms = latest_ms - times_ms
+        return Schedule(
+            (elapsed_ms * (1000 / speed)).astype(np.int64),
+            int((behind_ms > 0).sum()),
+            int(behind_ms.max() * (1000 / speed)),
+        )

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from modelstream.streams.replay.report_text import milliseconds
 from modelstream.streams.replay.result import ReplayResult
-from modelstream.streams.wording import counted
+from modelstream.streams.wording import counted, rough_time
 
-__all__ = ["Finding", "findings"]
+__all__ = ["Finding", "clamped_by", "findings"]
 
 #: A generator that is late by less does not matter to anybody, in milliseconds: a busy machine wakes no process sooner.
 _LATE_MS = 5.0
@@ -23,6 +24,8 @@ _BACKLOG_S = 1.0
 #: Seconds of predictions after the warm-up from which on they tell a rate. In less librdkafka's queues are not full:
 #: of one pipeline on two processors 59,000 a second were found in 0.3 s, 54,000 in 1.4 s, and 41,000 in 5.5 s.
 _RATE_S = 5.0
+#: Share of the replay's length: arrivals that are moved by less are about those of the events' times.
+_MOVED_SHARE = 0.01
 #: Share of the machine's processors from which on whoever wants one waits for it.
 _FULL = 0.9
 
@@ -53,6 +56,30 @@ def findings(result: ReplayResult) -> list[Finding]:
     ['12 events are missing', 'The generator fell behind']
     """
     return [*_errors(result), *_offline(result), *_warnings(result), *_notes(result)]
+
+
+def clamped_by(result: ReplayResult) -> str:
+    """Return by how much events out of order were due after their times, at the most.
+
+    Examples
+    --------
+    >>> clamped_by(result)  # doctest: +SKIP
+    'at the most 2.5 ms after its own time (1.5 s of event time)'
+    """
+    text = f"at the most {milliseconds(result.max_clamped_ms)} after its own time"
+    if result.speed.endswith("x"):  # at a rate the factor is known to nobody but the schedule
+        event_ms = result.max_clamped_ms * float(result.speed[:-1])
+        text += f" ({milliseconds(event_ms) if event_ms < 120_000 else rough_time(event_ms / 1000)} of event time)"
+    return text
+
+
+def _distortion(result: ReplayResult) -> str:
+    if result.max_clamped_ms <= 1000 * _MOVED_SHARE * result.seconds:
+        return "That is within 1 % of the replay's length, and hardly changes the pace."
+    return (
+        "The mean pace is that of the times, but events that belong into this span come together, in bursts that the "
+        "times do not have. Sort the file by time to be rid of them."
+    )
 
 
 def _errors(result: ReplayResult) -> Iterator[Finding]:
@@ -190,7 +217,8 @@ def _notes(result: ReplayResult) -> Iterator[Finding]:
         yield Finding(
             "note",
             f"{counted(result.clamped_events, 'event')} out of order",
-            "Their times lie before those of earlier ones in the file; each was sent together with the one before it.",
+            "Their times lie before those of earlier ones in the file; each was sent together with the one before it, "
+            f"{clamped_by(result)}. {_distortion(result)}",
         )
     if result.repeated_ids:
         yield Finding(

@@ -207,6 +207,8 @@ class ReplayResult(_Value):
         Events whose time lies before that of an earlier one, sent as if it did not.
     repeated_ids : int
         Events that have the id of an earlier one; predictions of an id belong to its events in their order.
+    max_clamped_ms : float
+        By how much the most such event was due after its time, at the pace of the replay.
     append_latency, consumer_latency : Latency or None
         By LogAppendTime, to the millisecond, and by the wall clock of the consumer when it had the record.
     latency_curve : tuple of (float, float)
@@ -263,6 +265,7 @@ class ReplayResult(_Value):
     p99_send_delay_ms: float
     clamped_events: int = 0
     repeated_ids: int = 0
+    max_clamped_ms: float = 0.0
 
     append_latency: Latency | None
     consumer_latency: Latency | None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelstream.streams.replay.arrivals import Pace
+from modelstream.streams.replay.arrivals import Pace, Schedule
 from modelstream.streams.replay.result import Latency, StageFigures
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Labels:
     file: str
     pace: Pace
     warm_up: float
-    n_clamped: int = 0
+    schedule: Schedule | None = None
 
     def keys(self) -> dict[str, Any]:
         """Return it by the result's keys."""
@@ -35,7 +35,8 @@ class Labels:
             "arrivals": pace.kind,
             "seed": pace.seed if pace.kind == "poisson" else None,
             "warm_up": self.warm_up,
-            "clamped_events": self.n_clamped,
+            "clamped_events": self.schedule.n_clamped if self.schedule else 0,
+            "max_clamped_ms": self.schedule.max_clamped_us / 1000 if self.schedule else 0.0,
         }
 
 

@@ -73,6 +73,16 @@ def test_runs_with_the_same_costs_are_equal_to_the_last_byte(project: tuple[Path
     assert result.series[-1].answered == N - 1
 
 
+def test_of_events_out_of_order_it_is_said_by_how_much(project: tuple[Path, Path], tmp_path: Path) -> None:
+    file, out = tmp_path / "mixed.ndjson", tmp_path / "out.json"
+    first, *others = project[1].read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*others, first]))  # the first one comes last, 1,999 ms after its time
+    said = replay(project[0], file, "--speed", "2x", "--json", out)
+    assert "sent at the most 1,000 ms after its own time (1,999 ms of event time)" in " ".join(said.split())
+    result = ReplayResult.read(out)
+    assert (result.clamped_events, result.max_clamped_ms) == (1, 999.5)
+
+
 def test_costs_say_how_long_it_takes(project: tuple[Path, Path], tmp_path: Path) -> None:
     given, out = tmp_path / "costs.json", tmp_path / "out.json"
     nothing = {"fixed_s": 0.0, "per_row_s": 0.0}

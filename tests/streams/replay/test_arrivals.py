@@ -30,6 +30,7 @@ def test_recorded_times_never_fall_and_keep_their_distances(times_ms: np.ndarray
     assert (np.diff(schedule.due_us) >= 0).all()
     latest = np.maximum.accumulate(times_ms)
     assert schedule.due_us == pytest.approx((latest - times_ms[0]) * (1000 / speed), abs=1.5, rel=1e-9)
+    assert schedule.max_clamped_us == pytest.approx((latest - times_ms).max() * (1000 / speed), abs=1, rel=1e-9)
     assert schedule.n_clamped == sum(time < times_ms[:i].max() for i, time in enumerate(times_ms) if i)
 
 

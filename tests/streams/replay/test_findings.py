@@ -46,6 +46,20 @@ def test_a_delay_that_is_small_against_the_latency_is_none():
     assert titles(p99_send_delay_ms=900.0, arrivals="max", speed="max") == [("note", "As fast as possible")]
 
 
+@pytest.mark.parametrize(
+    ("max_clamped_ms", "speed", "said"),
+    [
+        (100.0, "60x", "at the most 100 ms after its own time (6,000 ms of event time). That is within 1 %"),
+        (101.0, "60x", "at the most 101 ms after its own time (6,060 ms of event time). The mean pace is"),
+        (60_000.0, "60x", "at the most 60 s after its own time (60 min of event time). The mean pace is"),
+        (101.0, "500/s", "at the most 101 ms after its own time. The mean pace is"),
+    ],
+)
+def test_of_events_out_of_order_it_is_said_how_far_and_what_that_does(max_clamped_ms, speed, said):
+    (found,) = findings(make_result(clamped_events=9, max_clamped_ms=max_clamped_ms, speed=speed, seconds=10.0))
+    assert said in found.text
+
+
 def test_a_backlog_of_more_than_a_second_when_the_last_event_is_sent_is_one():
     at_end = make_result().series[-1]
     # The interval of the last event has seen more, and the one after it begins with what was left.
