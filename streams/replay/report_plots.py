@@ -48,10 +48,10 @@ def _warm_up_s(result: ReplayResult) -> float:
     """Return the end of the interval in which the warm-up's share of the events had its answers; 0 without one."""
     if not result.warm_up:
         return 0.0
+    # Answers come about in the order of their events.
+    n_warm = result.warm_up * (result.predictions + result.dead_letters)
     for sample in result.series:
-        # Answers come about in the order of their events; some events get none, as they are filtered.
-        due = sample.answered + sample.lag
-        if sample.sent * (sample.answered / due if due else 1.0) >= result.warm_up * result.events:
+        if sample.answered >= n_warm:
             return sample.time_s
     return result.series[-1].time_s if result.series else 0.0
 
@@ -165,12 +165,10 @@ def _throughput(series: Sequence[Sample], warm_up_s: float) -> Plot:
 
 
 def _lag(series: Sequence[Sample], highest: int, warm_up_s: float) -> Plot:
-    n_shown = max(sample.lag for sample in series)
-    between = f", between two points of the plot, which has {n_shown:,} at the most" if highest > n_shown else ""
     return make_plot(
         "lag",
         "Lag over time",
-        f"At most {counted(highest, 'event')} that had been sent waited for an answer{between}.",
+        f"At most {counted(highest, 'event')} that had been sent waited for an answer.",
         area(series, [sample.lag for sample in series], "events", warm_up_s),
         ["Time, s", "Events without an answer"],
         [[f"{s.time_s:g}", f"{s.lag:,}"] for s in series],

@@ -202,11 +202,6 @@ def test_the_axis_of_percentiles_says_what_it_shows():
     assert found.summary.endswith("The axis is stretched to the right, where the slowest few are.")
 
 
-def test_a_lag_between_two_points_of_the_plot_is_said_to_be_there():
-    assert "At most 57 events that had been sent waited for an answer, between two points" in plots()["lag"].summary
-    assert plots(max_lag=26)["lag"].summary.endswith("waited for an answer.")
-
-
 def test_the_name_of_the_median_ends_beside_the_curve_that_rises():
     wide = next(plot for plot in replay_plots(make_result(p50_ms=2.5)) if plot.id == "percentiles").wide
     tick = re.search(r' x="([0-9.]+)"[^>]*>50 %</text>', wide)
