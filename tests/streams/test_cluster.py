@@ -30,7 +30,7 @@ def test_a_group_is_deleted_once_a_member_that_was_killed_is_out(
     (topic,) = make_topics(kafka, "events")
     with group_member(kafka.bootstrap, group=topic, topic=topic) as member:
         # Leaves while the deletion is tried, as the broker has a dead member leave when its session times out.
-        leaving = threading.Timer(1.0, member.unsubscribe)
+        leaving = threading.Timer(1.0, member.close)
         leaving.start()
         Cluster(BrokerSettings(kafka.bootstrap)).delete([topic], group=topic)
         leaving.join()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modelstream.streams.replay.arrivals import Pace
+from modelstream.streams.replay.arrivals import Pace, Schedule
 from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.offline import ClosedBatch, OfflineRun
 from modelstream.streams.replay.offline_result import offline_result
@@ -33,7 +33,10 @@ def result(warm_up: float = 0.0) -> ReplayResult:
         latency_s=LATENCY_MS / 1000, batches=batches, seconds=0.12, answered_s=ANSWERED_MS / 1000,
     )  # fmt: skip
     return offline_result(
-        run, DUE_MS * 1000, Labels("p.yaml", "f.ndjson", Pace(speed=2), warm_up, n_clamped=3), describe_environment("-")
+        run,
+        DUE_MS * 1000,
+        Labels("p.yaml", "f.ndjson", Pace(speed=2), warm_up, Schedule(None, 3, 7_500)),
+        describe_environment("-"),
     )
 
 
@@ -62,7 +65,7 @@ def test_every_event_is_accounted_for() -> None:
     assert counts == (8, 5, 2, 1, 0, 0)
     assert found.dead_letter_reasons == {"wrong_type at 'score'": 2}
     assert found.first_dead_letter == "event 3, wrong_type at 'score': field 'x' of 2"
-    assert (found.speed, found.clamped_events) == ("2x", 3)
+    assert (found.speed, found.clamped_events, found.max_clamped_ms) == ("2x", 3, 7.5)
 
 
 def test_stages_have_their_own_batches_waits_and_service_times() -> None:
