@@ -192,6 +192,13 @@ class EventBatch:
             status[row] = RowStatus.REJECTED
             self.faults[row] = fault
 
+    def reject_where(self, mask: NDArray[np.bool_], fault: Fault) -> None:
+        """Reject the rows where the mask is true, but not those that are filtered: nothing is due for them."""
+        if self.status is not None:
+            mask = mask & (self.status == RowStatus.KEPT)
+        for row in np.flatnonzero(mask).tolist():
+            self.reject(row, fault)
+
     def filter_out(self, mask: NDArray[np.bool_]) -> None:
         """Mark the rows where the mask is true as taken out by a business rule."""
         if mask.any():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from modelstream.models.errors import ConfigError, OperatorError
 from modelstream.operators.answers import find_answer
-from modelstream.operators.batch import Column, EventBatch, Fault, ModelOutput, RowStatus
+from modelstream.operators.batch import Column, EventBatch, Fault, ModelOutput
 from modelstream.operators.expressions import Expression, Frame
 from modelstream.operators.fields import ColumnSpec, read_columns
 from modelstream.operators.user_functions import call_user_function
@@ -162,12 +162,7 @@ class Rules:
             self._reject(batch, vector.bad, "non_finite", f"{what} has no finite result")
 
     def _reject(self, batch: EventBatch, mask: NDArray[np.bool_], reason: str, detail: str) -> None:
-        """Reject rows, but not those that `keep` has taken out: nothing is due for them."""
-        if batch.status is not None:
-            mask = mask & (batch.status == RowStatus.KEPT)
-        fault = Fault(self.step_id, reason, detail)
-        for row in np.flatnonzero(mask).tolist():
-            batch.reject(row, fault)
+        batch.reject_where(mask, Fault(self.step_id, reason, detail))
 
     # A function
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from modelstream.models.errors import OperatorError
 from modelstream.models.outputs import non_finite_rows
-from modelstream.operators.batch import Column, EventBatch, Fault, ModelOutput, RowStatus
+from modelstream.operators.batch import Column, EventBatch, Fault, ModelOutput
 from modelstream.operators.faults import REASONS
 from modelstream.operators.late_events import LateEvents
 
@@ -74,7 +74,7 @@ def call_user_function(
         batch, events=lent.events, columns=columns, outputs=outputs, faults=lent.faults, status=lent.status
     )
     for name, rows in bad.items():
-        _reject(changed, rows, Fault(step_id, "non_finite", f"output {name!r} is not finite"))
+        changed.reject_where(rows, Fault(step_id, "non_finite", f"output {name!r} is not finite"))
     return changed, None if returned is lent else returned
 
 
@@ -168,13 +168,6 @@ def _newly_bad(output: ModelOutput, before: ModelOutput | None) -> NDArray[np.bo
     if output.answered is not None:
         bad &= output.answered
     return bad if before is None else bad & ~non_finite_rows(before.fields)
-
-
-def _reject(batch: EventBatch, mask: NDArray[np.bool_], fault: Fault) -> None:
-    if batch.status is not None:
-        mask = mask & (batch.status == RowStatus.KEPT)
-    for row in np.flatnonzero(mask).tolist():
-        batch.reject(row, fault)
 
 
 def _checked_list(step_id: str, name: str, column: list[Any]) -> list[Any]:

@@ -154,8 +154,8 @@ class _Run:
         self._values, self._keys, self._due_s = values, keys, due_s
         self._timestamps_ms = (due_s * 1000).astype(np.int64)
         self._there_s = due_s + costs.path_in_s
-        #: Bytes of all records before each, and of all.
         n_bytes = (len(value or b"") + len(key or b"") for value, key in zip(values, keys, strict=True))
+        #: Bytes of all records before each, and of all.
         self._bytes_before = np.cumsum([0, *n_bytes])
         self._costs, self._limits = costs, limits
         self._clock = VirtualClock()
