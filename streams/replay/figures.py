@@ -171,14 +171,26 @@ def _highest_lag_by_interval(course: Course, ends_us: NDArray[np.int64]) -> list
     return [max(int(lags[first : last + 1].max()), 0) for first, last in zip([0, *bounds], bounds, strict=False)]
 
 
-def answers_per_s(predicted_us: NDArray[np.int64], warm_up: float) -> float | None:
-    """Return predictions per second after the first share of them; None where they came too few or too fast to tell."""
+def answers_per_s(predicted_us: NDArray[np.int64], warm_up: float, start_us: int) -> float | None:
+    """Return predictions per second after the first share of them; None where they came too few or too fast to tell.
+
+    The longest time without a prediction, from `start_us` on, may be half of that of the rate. A slow stage gives its
+    predictions in bursts, and within one of them the rate is that of the producer.
+
+    Examples
+    --------
+    >>> by_and_by, at_once = np.arange(0, 4_000_000, 1000), 2_000_000 + np.arange(4000)
+    >>> answers_per_s(by_and_by, 0.25, 0), answers_per_s(at_once, 0.25, 0)
+    (1000.0, None)
+    """
     ordered = np.sort(predicted_us)
     if len(ordered) < 2:
         return None
     first_us, last_us = int(ordered[int(warm_up * (len(ordered) - 1))]), int(ordered[-1])
+    if last_us - first_us < max(2 * np.diff(ordered, prepend=start_us).max(), 1):
+        return None
     n_after = len(ordered) - int(np.searchsorted(ordered, first_us, "right"))
-    return round(n_after / (last_us - first_us) * 1e6, 1) if last_us > first_us else None
+    return round(n_after / (last_us - first_us) * 1e6, 1)
 
 
 def samples(course: Course, usage: Usage | None) -> tuple[Sample, ...]:

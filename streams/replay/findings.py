@@ -166,13 +166,14 @@ def _too_short(result: ReplayResult) -> Finding | None:
     steady_s = n_steady / result.answers_per_s if result.answers_per_s else 0.0
     if steady_s >= _RATE_S:
         return None
-    return Finding(
-        "warning",
-        "Too short to tell a rate",
-        f"After the warm-up predictions came for {steady_s:,.1f} s; a rate takes {_RATE_S:g} s or more. Queues "
-        "are still filling until then, and the rate may be half as high again as a longer replay's. Give it more "
-        "events.",
-    )
+    if result.answers_per_s is None:
+        came = "Predictions came in a few bursts, with a long wait before one of them."
+    else:
+        came = (
+            f"After the warm-up predictions came for {steady_s:,.1f} s; a rate takes {_RATE_S:g} s or more. Queues are "
+            "still filling until then, and the rate may be half as high again as a longer replay's."
+        )
+    return Finding("warning", "Too short to tell a rate", f"{came} Give it more events.")
 
 
 def _backlog(result: ReplayResult) -> int | None:

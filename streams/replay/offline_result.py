@@ -101,7 +101,7 @@ def offline_result(
         missing=n_events - len(run.predictions) - len(run.dead_letters) - run.n_filtered,
         duplicates=0,
         repeated_ids=n_repeated_ids,
-        answers_per_s=answers_per_s(course.predicted_us, labels.warm_up),
+        answers_per_s=answers_per_s(course.predicted_us, labels.warm_up, course.start_us),
         append_latency=None,
         consumer_latency=measured,
         latency_curve=latency_curve(course.latency_us[course.is_warm]),

@@ -76,7 +76,7 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
         **all_sent,
         duplicates=answered.n_duplicates,
         repeated_ids=answered.n_repeated_ids,
-        answers_per_s=answers_per_s(course.predicted_us, labels.warm_up),
+        answers_per_s=answers_per_s(course.predicted_us, labels.warm_up, course.start_us),
         **ending(seen.ended_by),
         started_at=datetime.fromtimestamp(seen.start_us / 1e6, UTC),
         series=samples(course, seen.usage),

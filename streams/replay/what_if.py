@@ -138,7 +138,9 @@ def at_full_speed(built: BuiltPipeline, values: Sequence[bytes | None], setting:
     """Return the events a second that a setting would give where all are there at once; parameters as of `at_pace`."""
     many = [values[i % len(values)] for i in range(_FULL_SPEED_ROWS)] if len(values) else []
     run = run_offline(_hollow(with_setting(built, setting)), many, [None] * len(many), None, costs)
-    return answers_per_s(np.round(run.answered_s * 1e6).astype(np.int64), _WARM_UP) or float("inf")
+    answered_us = np.round(run.answered_s * 1e6).astype(np.int64)
+    # All in one micro-batch have no other rate than that of the whole.
+    return answers_per_s(answered_us, _WARM_UP, 0) or (len(answered_us) / run.seconds if run.seconds else float("inf"))
 
 
 def with_setting(built: BuiltPipeline, setting: Setting) -> BuiltPipeline:

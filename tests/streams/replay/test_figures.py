@@ -121,9 +121,18 @@ def test_the_curve_rises_from_the_least_to_the_most(latencies_us: list[int]) -> 
 
 
 def test_the_rate_of_answers_leaves_the_warm_up_out() -> None:
-    # A second of nothing after the first answer, then one every millisecond.
-    predicted = START_US + np.concatenate([[0], 1_000_000 + np.arange(1000) * 1000])
-    assert answers_per_s(predicted, 0.0) == pytest.approx(500, rel=0.01)
-    assert answers_per_s(predicted, 0.25) == pytest.approx(1000, rel=0.01)
-    assert answers_per_s(predicted[:1], 0.25) is None
-    assert answers_per_s(np.full(5, START_US), 0.0) is None
+    # 0.3 s of nothing after the first answer, then one every millisecond.
+    predicted = START_US + np.concatenate([[0], 300_000 + np.arange(1000) * 1000])
+    assert answers_per_s(predicted, 0.0, START_US) == pytest.approx(1000 / 1.3, rel=0.01)
+    assert answers_per_s(predicted, 0.25, START_US) == pytest.approx(1000, rel=0.01)
+    assert answers_per_s(predicted[:1], 0.25, START_US) is None
+    assert answers_per_s(np.full(5, START_US), 0.0, START_US) is None
+
+
+def test_the_rate_of_one_burst_is_none_of_the_pipeline() -> None:
+    # Two seconds of waiting for 4,000 predictions in a few milliseconds; then again.
+    burst = 2_000_000 + np.arange(4000)
+    assert answers_per_s(START_US + burst, 0.25, START_US) is None
+    assert answers_per_s(START_US + np.concatenate([burst, burst + 2_100_000]), 0.25, START_US) is None
+    many = np.concatenate([burst + i * 2_000_000 for i in range(8)])
+    assert answers_per_s(START_US + many, 0.25, START_US) == pytest.approx(2000, rel=0.2)

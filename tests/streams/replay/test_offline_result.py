@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from modelstream.streams.replay.arrivals import Pace, Schedule
 from modelstream.streams.replay.environment import describe_environment
@@ -18,7 +19,7 @@ LATENCY_MS = np.array([31, 22, np.nan, 12, 30, np.nan, np.nan, 50])
 ANSWERED_MS = np.array([31, 32, 22, 42, 70, 52, np.nan, 120])
 
 
-def result(warm_up: float = 0.0) -> ReplayResult:
+def result(warm_up: float = 0.0, latency_ms: NDArray[np.float64] = LATENCY_MS) -> ReplayResult:
     batches = [
         ClosedBatch("score", 1, 3, "deadline", queued_s=0.004, service_s=0.002, finished_s=0.042),
         ClosedBatch("score", 2, 5, "full", queued_s=0.006, service_s=0.005, finished_s=0.12),
@@ -30,7 +31,7 @@ def result(warm_up: float = 0.0) -> ReplayResult:
     ]
     run = OfflineRun(
         predictions=[(i, "{}") for i in (0, 1, 3, 4, 7)], dead_letters=letters, n_filtered=1,
-        latency_s=LATENCY_MS / 1000, batches=batches, seconds=0.12, answered_s=ANSWERED_MS / 1000,
+        latency_s=latency_ms / 1000, batches=batches, seconds=0.12, answered_s=ANSWERED_MS / 1000,
     )  # fmt: skip
     return offline_result(
         run,
@@ -40,7 +41,7 @@ def result(warm_up: float = 0.0) -> ReplayResult:
     )
 
 
-def test_latencies_rates_and_lag() -> None:
+def test_latencies_lag_and_the_whole_rate() -> None:
     found = result()
     assert (found.p50_ms, found.p90_ms, found.max_ms) == (30.0, pytest.approx(42.4), 50.0)
     assert found.consumer_latency is not None
@@ -48,15 +49,21 @@ def test_latencies_rates_and_lag() -> None:
     # 0, 10, 20 at 20 ms; then 10, 30 and 20's letter is out.
     assert (found.max_lag, max(sample.lag for sample in found.series)) == (3, 3)
     assert (found.seconds, found.events_per_s) == (0.12, pytest.approx(8 / 0.12, abs=0.05))
-    # Four predictions after the first one, from 31 to 120 ms.
-    assert found.answers_per_s == pytest.approx(4 / 0.089, abs=0.05)
+    # More than half of the time from the first prediction to the last passed before the last.
+    assert found.answers_per_s is None
+
+
+def test_the_steady_rate_leaves_the_warm_up_out() -> None:
+    # Predictions come after 20, 30, 40, 60 and 80 ms.
+    latency_ms = np.array([20, 20, np.nan, 10, 20, np.nan, np.nan, 10])
+    assert result(0.0, latency_ms).answers_per_s == pytest.approx(4 / 0.060, abs=0.05)
+    assert result(0.5, latency_ms).answers_per_s == pytest.approx(2 / 0.040, abs=0.05)
 
 
 def test_the_warm_up_is_left_out_of_latencies() -> None:
     found = result(warm_up=0.5)
     assert found.consumer_latency is not None
     assert (found.consumer_latency.n, found.p50_ms, found.warm_up) == (2, 40.0, 0.5)
-    assert found.answers_per_s == pytest.approx(2 / (0.120 - 0.042), abs=0.05)
 
 
 def test_every_event_is_accounted_for() -> None:
