@@ -24,6 +24,7 @@ from modelstream.streams.replay.sources import ReplaySource, TopicSource, open_s
 from modelstream.streams.replay.target import Target, live_target, own_target, partitions_of
 from modelstream.streams.settings import BrokerSettings, RedisSettings
 from modelstream.streams.spec import PipelineSpec
+from modelstream.streams.wording import counted
 
 __all__ = ["EMBEDDED", "ReplaySetting", "replay_broker_option"]
 
@@ -116,6 +117,7 @@ class ReplaySetting:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelstream-replay-")))
             settings, environ, is_embedded = self._broker(spec, stack)
             partitions = self._partitions(settings, spec)
+            self._note_idle_workers(partitions)
             events = self._prepare(source or self.open_topic(settings), spec, partitions, folder)
             if self.live:
                 yield live_target(settings, spec, partitions, environ), events
@@ -171,6 +173,16 @@ class ReplaySetting:
                 )
             return counts[spec.source.topic]
         return self.partitions or partitions_of(settings, spec.source.topic)
+
+    def _note_idle_workers(self, partitions: int) -> None:
+        n_idle = self.workers - partitions
+        if n_idle > 0:
+            click.echo(
+                f"note: {self.workers} workers share {counted(partitions, 'partition')}, so "
+                f"{'one of them has' if n_idle == 1 else f'{n_idle} of them have'} nothing to read; "
+                f"--partitions {self.workers} gives each of them one",
+                err=True,
+            )
 
     def _prepare(self, source: ReplaySource, spec: PipelineSpec, partitions: int, folder: Path) -> PreparedEvents:
         with show_progress("read", self.progress) as advance:

@@ -1,0 +1,49 @@
+"""What `replay` and `capacity` say before there is a worker."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.onnx_factory import affine, write_model
+
+PIPELINE = """\
+pipeline: trial
+source: {topic: trial.events, key: tail, event_id: id}
+stages: [{id: score, infer: {models: [triple]}}]
+sink: {topic: trial.predictions, dead_letter: trial.dead}
+"""
+#: A replay of it ends before it starts workers.
+BROKEN = b'{"id": "e0", "seq": 0}\n{broken\n'
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    """Return a pipeline file that names no broker."""
+    write_model(tmp_path / "models", "triple", affine([3.0]), '[inputs.x]\nfields = ["seq"]\n')
+    file = tmp_path / "trial.yaml"
+    file.write_text(PIPELINE)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "note"),
+    [
+        ("replay", ["--workers", "3", "--partitions", "2"], "3 workers share 2 partitions, so one of them has nothing"),
+        ("capacity", ["--workers", "3", "--partitions", "1"], "3 workers share 1 partition, so 2 of them have nothing"),
+        ("replay", ["--workers", "5"], "5 workers share 4 partitions, so one of them has nothing"),
+        ("replay", ["--workers", "2", "--partitions", "2"], None),
+    ],
+)
+def test_workers_without_a_partition_are_told(
+    run: Run, pipeline: Path, command: str, options: list[str], note: str | None
+) -> None:
+    said = run(command, pipeline, "-", *options, input=BROKEN).stderr
+    if note is None:
+        assert "note" not in said
+    else:
+        assert f"note: {note} to read; --partitions {options[1]} gives each of them one\n" in said
