@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modelstream.models.onnx_model import OnnxModel
     from modelstream.streams.spec import SourceSpec
 
-__all__ = ["ModelLoader", "build_infer"]
+__all__ = ["ModelLoader", "build_infer", "check_models_exist"]
 
 
 class ModelLoader:
@@ -135,6 +135,32 @@ def build_infer(
     except ConfigError as error:
         within = f".{error.path}" if error.path else ""
         raise ConfigError(f"{path}.infer{within}", error.problem) from None
+
+
+def check_models_exist(stages: Iterable[StageSpec], models_dir: Path) -> None:
+    """Look for the models that stages name, and load none: it is a matter of folders and their names.
+
+    Parameters
+    ----------
+    stages : iterable of StageSpec
+        All stages of a pipeline.
+    models_dir : Path
+        Folder of the models.
+
+    Raises
+    ------
+    ConfigError
+        There is no such model or version.
+    """
+    for i, stage in enumerate(stages):
+        if stage.infer is None:
+            continue
+        path = f"stages[{i}].infer"
+        for j, entry in enumerate(stage.infer.models):
+            find_version(models_dir, entry.model, f"{path}.models[{j}]")
+        for name, ensemble in stage.infer.ensembles.items():
+            if ensemble.model is not None:
+                find_version(models_dir, ensemble.model, f"{joined(f'{path}.ensembles', name)}.model")
 
 
 def _ensemble(name: str, entry: EnsembleSpec, spec: InferSpec, loader: ModelLoader, path: str) -> Ensemble:

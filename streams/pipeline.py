@@ -12,6 +12,7 @@ import yaml
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.build import BuiltPipeline, BuiltStage, build
+from modelstream.streams.build_infer import check_models_exist
 from modelstream.streams.functions import function_name
 from modelstream.streams.overrides import apply_overrides
 from modelstream.streams.python_steps import Source, Step, extract, filter_events, infer, rules
@@ -218,6 +219,16 @@ class Pipeline:
         """
         models = self.folder / self.models_dir if models_dir is None else Path(models_dir)
         return build(self.spec, self.folder, models, redis_url)
+
+    def check_models_exist(self) -> None:
+        """Look for the models that the stages name, without loading one: what is cheap of `build`.
+
+        Raises
+        ------
+        ConfigError
+            There is no such model or version.
+        """
+        check_models_exist(self.stages, self.folder / self.models_dir)
 
     def simulate(
         self, events: Iterable[Mapping[str, Any] | bytes | None], *, models_dir: str | Path | None = None

@@ -110,8 +110,11 @@ class ReplaySetting:
         ModelStreamError
             Anything of it is wrong, or away.
         """
-        spec = read_pipeline(self.pipeline, self.overrides).spec
+        described = read_pipeline(self.pipeline, self.overrides)
+        spec = described.spec
         # Before anything is started: most mistakes are in here.
+        if not self.live:  # workers that run already may have their models elsewhere
+            described.check_models_exist()
         source = self.open_file(spec)
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelstream-replay-")))

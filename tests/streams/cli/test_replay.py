@@ -217,9 +217,10 @@ def test_capacity_finds_a_rate_that_the_pipeline_can_have(
 def test_a_worker_that_fails_is_told_with_its_last_words(run: Run, pipeline: Path, tmp_path: Path) -> None:
     file = tmp_path / "events.ndjson"
     file.write_bytes(lines(1))
-    done = run("replay", pipeline, file, "--set", "stages[1].infer.models=[tripel]")
+    done = run("replay", pipeline, file, "--set", "stages[0].filter=nowhere:wanted")
     assert done.returncode == 2  # the pipeline is wrong, not the run
-    assert "did you mean 'triple'?" in done.stderr
+    assert "starting a worker" in done.stderr
+    assert "stages[0].filter: no module 'nowhere'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -47,3 +47,25 @@ def test_workers_without_a_partition_are_told(
         assert "note" not in said
     else:
         assert f"note: {note} to read; --partitions {options[1]} gives each of them one\n" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "infer"),
+    [
+        ("replay", "{models: [tripel]}"),
+        (
+            "replay",
+            "{models: [triple, {model: triple, as: other}], ensembles: {e: {stack: [triple, other], model: x}}}",
+        ),
+        ("capacity", "{models: [triple@7]}"),
+    ],
+)
+def test_a_model_that_is_not_there_is_told_before_anything_starts(
+    run: Run, pipeline: Path, command: str, infer: str
+) -> None:
+    wrong = f"--set=stages[0].infer={infer}"
+    done = run(command, pipeline, "-", wrong)
+    assert done.returncode == 2
+    # The one line that `validate` has, which loads the models.
+    assert done.stderr == run("validate", pipeline, wrong).stderr
+    assert done.stderr.startswith("modelstream: error: stages[0].infer.")
