@@ -99,7 +99,7 @@ def key_of(event: dict[str, Any], path: str) -> bytes | None:
 
 
 class KeyWatch(Generic[T]):
-    """Hands records on, and notices where none of them has a key: `source.key` may be misspelt.
+    """Hands records on, and notices where there are none, or none has a key: `source.key` may be misspelt.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class KeyWatch(Generic[T]):
     Examples
     --------
     >>> watch = KeyWatch(iter([(None, b"{}")]))
-    >>> list(watch), watch.note("machin").partition(",")[0]
+    >>> list(watch), watch.note("machin", "events.ndjson").partition(",")[0]
     ([(None, b'{}')], "no event has a field 'machin' (source.key)")
     """
 
@@ -126,9 +126,11 @@ class KeyWatch(Generic[T]):
                 break
         yield from self._records
 
-    def note(self, key: str | None) -> str | None:
-        """Return what to tell of records that went by, keyed by this field; None where there is nothing."""
-        if key is None or self._has_key is not False:
+    def note(self, key: str | None, name: str) -> str | None:
+        """Return what to tell of the records of this name, keyed by this field; None where there is nothing."""
+        if self._has_key is None:
+            return f"{name} holds no events"
+        if key is None or self._has_key:
             return None
         return f"no event has a field {key!r} (source.key), so none has a key, and they keep no order among them"
 

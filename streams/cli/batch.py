@@ -95,7 +95,7 @@ def command(
         records = KeyWatch(islice(rows, limit))
         totals = predict_records(built, records, writer, letters.write if letters else None, on_progress)
     _summarise(totals, time.monotonic() - started, dead_letters)
-    if (note := records.note(spec.source.key)) is not None:
+    if (note := records.note(spec.source.key, events.name)) is not None:
         click.echo(f"note: {note}", err=True)
     if totals.n_dead_letters and not totals.n_predictions:
         click.echo(

@@ -85,7 +85,7 @@ def command(
     require_topics(settings, spec, pipeline, writes=["source.topic"])
     watch = KeyWatch(islice(events.records(), limit))
     _produce(settings, spec.source.topic, events, watch, rate=rate, limit=limit, progress=not no_progress)
-    if (note := watch.note(source.key)) is not None:
+    if (note := watch.note(source.key, events.name)) is not None:
         click.echo(f"note: {note}", err=True)
 
 

@@ -39,7 +39,7 @@ def compare_versions(setting: ReplaySetting, more: ReplayOptions, json_file: Pat
     source = setting.open_file(spec) or setting.open_topic(broker_settings(setting.broker, spec.broker))
     with show_progress("compared", setting.progress) as advance:
         difference = compare(
-            built_a, built_b, islice(source.records(), setting.limit),
+            built_a, built_b, islice(source.some_records(), setting.limit),
             names=(str(setting.pipeline), str(more.diff)), tolerance=more.tolerance, n_worst=more.worst,
             on_progress=lambda n_events: advance(n_events, source.share_read()),
         )  # fmt: skip

@@ -38,7 +38,7 @@ def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm
     built = pipeline.build()
     source = setting.open_file(spec) or setting.open_topic(broker_settings(setting.broker, spec.broker))
     with show_progress("read", setting.progress) as advance, tempfile.TemporaryDirectory() as folder:
-        records: list[TimedRecord] = list(islice(source.records(), setting.limit))
+        records: list[TimedRecord] = list(islice(source.some_records(), setting.limit))
         events = prepare(
             iter(records), spec.source, 1, Path(folder), needs_times=pace.needs_times,
             on_progress=lambda n: advance(n, source.share_read()),

@@ -19,7 +19,7 @@ from modelstream.streams.cli.progress import show_progress
 from modelstream.streams.cluster import Cluster
 from modelstream.streams.embedded import EmbeddedBroker, EmbeddedCache
 from modelstream.streams.event_files import FileFormat
-from modelstream.streams.replay.prepared import PreparedEvents, prepare
+from modelstream.streams.replay.prepared import PreparedEvents, TimedRecord, prepare
 from modelstream.streams.replay.sources import ReplaySource, TopicSource, open_source
 from modelstream.streams.replay.target import Target, live_target, own_target, partitions_of
 from modelstream.streams.settings import BrokerSettings, RedisSettings
@@ -115,13 +115,16 @@ class ReplaySetting:
         # Before anything is started: most mistakes are in here.
         if not self.live:  # workers that run already may have their models elsewhere
             described.check_models_exist()
+        broker = self._which_broker(spec)
         source = self.open_file(spec)
+        records = source.some_records() if source else None
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelstream-replay-")))
-            settings, environ, is_embedded = self._broker(spec, stack)
+            settings, environ, is_embedded = self._broker(broker, spec, stack)
             partitions = self._partitions(settings, spec)
             self._note_idle_workers(partitions)
-            events = self._prepare(source or self.open_topic(settings), spec, partitions, folder)
+            source = source or self.open_topic(settings)
+            events = self._prepare(source, records or source.some_records(), spec, partitions, folder)
             if self.live:
                 yield live_target(settings, spec, partitions, environ), events
                 return
@@ -147,16 +150,19 @@ class ReplaySetting:
         assert self.topic is not None
         return TopicSource(settings, self.topic, self.since_ms, self.until_ms)
 
-    def _broker(self, spec: PipelineSpec, stack: ExitStack) -> tuple[BrokerSettings, dict[str, str], bool]:
+    def _which_broker(self, spec: PipelineSpec) -> str:
+        named = self.broker or os.environ.get("MODELSTREAM_BROKER") or spec.broker or EMBEDDED
+        if named == EMBEDDED and self.live:
+            raise ConfigError("--live", "needs a broker; name it with --broker HOST:PORT")
+        if named == EMBEDDED and self.topic is not None:
+            raise ConfigError(
+                "--from-topic", "an embedded broker is empty; name the one that has the topic by --broker HOST:PORT"
+            )
+        return named
+
+    def _broker(self, named: str, spec: PipelineSpec, stack: ExitStack) -> tuple[BrokerSettings, dict[str, str], bool]:
         environ = dict(os.environ)
-        named = self.broker or environ.get("MODELSTREAM_BROKER") or spec.broker or EMBEDDED
         if named == EMBEDDED:
-            if self.live:
-                raise ConfigError("--live", "needs a broker; name it with --broker HOST:PORT")
-            if self.topic is not None:
-                raise ConfigError(
-                    "--from-topic", "an embedded broker is empty; name the one that has the topic by --broker HOST:PORT"
-                )
             self._say("starting the embedded broker …")
             bootstrap = stack.enter_context(EmbeddedBroker()).bootstrap
             environ = _without("MODELSTREAM_KAFKA_", environ)  # how to be let in elsewhere
@@ -187,10 +193,12 @@ class ReplaySetting:
                 err=True,
             )
 
-    def _prepare(self, source: ReplaySource, spec: PipelineSpec, partitions: int, folder: Path) -> PreparedEvents:
+    def _prepare(
+        self, source: ReplaySource, records: Iterator[TimedRecord], spec: PipelineSpec, partitions: int, folder: Path
+    ) -> PreparedEvents:
         with show_progress("read", self.progress) as advance:
             return prepare(
-                source.records(), spec.source, partitions, folder, limit=self.limit, needs_times=self.needs_times,
+                records, spec.source, partitions, folder, limit=self.limit, needs_times=self.needs_times,
                 on_progress=lambda n_events: advance(n_events, source.share_read()),
             )  # fmt: skip
 

@@ -107,7 +107,7 @@ def command(
     path = None if file == "-" else Path(file)
     source = open_source(path, file_format, described.spec.source, as_is=False)
     check_times(pace, described.spec.source, source.has_times, instead="--rate N/s")
-    records = list(islice(source.records(), limit))
+    records = list(islice(source.some_records(), limit))
     with tempfile.TemporaryDirectory() as folder:
         times_ms = prepare(iter(records), described.spec.source, 1, Path(folder)).times_ms
     keys, values = [record[0] for record in records], [record[1] for record in records]

@@ -169,6 +169,8 @@ class CaptureFile:
 
     Attributes
     ----------
+    name : str
+        The file, for messages.
     topic : str
         Where the records stood.
     n_records : int
@@ -177,7 +179,7 @@ class CaptureFile:
 
     def __init__(self, path: Path) -> None:
         self._arrow = _pyarrow(path)
-        self._path = path
+        self._path, self.name = path, str(path)
         self._n_read = 0
         with self._open() as file:
             said = file.schema_arrow.metadata or {}

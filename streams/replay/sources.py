@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from modelstream.models.errors import ConfigError
@@ -23,15 +24,33 @@ class ReplaySource(ABC):
 
     Attributes
     ----------
+    name : str
+        What to call it in a message.
     has_times : bool
         Whether records have timestamps, to go by where events have no times of their own.
     """
 
+    name: str
     has_times = True
+    #: What to name instead of one without records.
+    _another = "a file"
 
     @abstractmethod
     def records(self) -> Iterator[TimedRecord]:
         """Yield key, value, timestamp, and of recorded ones the headers."""
+
+    def some_records(self) -> Iterator[TimedRecord]:
+        """Return the records where there are any; the first one is read at once.
+
+        Raises
+        ------
+        ConfigError
+            There are none.
+        """
+        records = self.records()
+        for first in records:
+            return chain([first], records)
+        raise ConfigError(self.name, f"holds no events; name {self._another} that has some")
 
     @abstractmethod
     def share_read(self) -> float | None:
@@ -44,7 +63,7 @@ class FileSource(ReplaySource):
     has_times = False
 
     def __init__(self, file: EventFile) -> None:
-        self._file = file
+        self._file, self.name = file, file.name
 
     def records(self) -> Iterator[TimedRecord]:
         """Yield key and value, without a time."""
@@ -79,6 +98,7 @@ class CaptureSource(_Recorded):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._file = CaptureFile(path)
+        self.name = self._file.name
         self._n_records = self._file.n_records
 
     def records(self) -> Iterator[TimedRecord]:
@@ -106,9 +126,11 @@ class TopicSource(_Recorded):
         The broker does not answer.
     """
 
+    _another = "a topic, or a time by --since and --until,"
+
     def __init__(self, settings: BrokerSettings, topic: str, since_ms: int | None, until_ms: int | None) -> None:
         super().__init__()
-        self._settings, self.topic = settings, topic
+        self._settings, self.topic, self.name = settings, topic, f"topic {topic}"
         self._since_ms, self._until_ms = since_ms, until_ms
         if Cluster(settings).partition_counts([topic])[topic] is None:
             raise ConfigError("--from-topic", f"no topic {topic!r} on {settings.bootstrap}")

@@ -174,7 +174,9 @@ sink: {topic: out}
 
 def test_no_events_make_an_empty_file_with_all_columns(pipeline: Path, tmp_path: Path) -> None:
     (tmp_path / "none.ndjson").write_bytes(b"")
-    assert batch(pipeline, tmp_path / "none.ndjson", tmp_path / "none.parquet").return_value == 0
+    done = batch(pipeline, tmp_path / "none.ndjson", tmp_path / "none.parquet")
+    assert done.return_value == 0
+    assert done.stderr.endswith(f"note: {tmp_path / 'none.ndjson'} holds no events\n")
     table = pq.read_table(tmp_path / "none.parquet")
     assert table.num_rows == 0
     assert {"value", "weigh.value", "verdict.level"} <= set(table.column_names)

@@ -53,6 +53,12 @@ def test_a_key_that_no_event_has_is_told(run, trial, events):
     assert sum(record.key is None for record in read_all(trial["broker"], trial["source"])) == 1001
 
 
+def test_a_file_without_events_is_sent_with_a_note(run, trial):
+    done = run("produce", trial["file"], "-", "--no-progress", input=b"\n")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[1:] == ["note: standard input holds no events"]
+
+
 def test_standard_input_a_limit_and_a_rate(run, trial):
     done = run("produce", trial["file"], "-", "--limit", "25", "--rate", "500/s", "--no-progress", input=EVENTS)
     assert done.returncode == 0

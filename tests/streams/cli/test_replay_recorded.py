@@ -223,3 +223,14 @@ def test_a_topic_that_is_not_there_is_named(run, kafka, make_pipeline, tmp_path)
         done = run("replay", pipeline, "--from-topic", "gone", "--broker", kafka.bootstrap, *more)
         assert (done.returncode, done.stdout) == (2, "")
         assert f"--from-topic: no topic 'gone' on {kafka.bootstrap}" in done.stderr
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("since", [[], ["--since", "1h"]])
+def test_a_topic_without_events_is_told_by_its_name(run, kafka, make_topics, make_pipeline, recorded, since):
+    (empty,) = make_topics(kafka, "empty")
+    topic = recorded if since else empty  # what was recorded is years old
+    done = run("replay", make_pipeline("a"), "--from-topic", topic, *since, "--broker", kafka.bootstrap)
+    assert done.returncode == 2
+    named = f"topic {topic}: holds no events; name a topic, or a time by --since and --until, that has some"
+    assert done.stderr == f"modelstream: error: {named}\n"

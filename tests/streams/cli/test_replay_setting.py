@@ -69,3 +69,23 @@ def test_a_model_that_is_not_there_is_told_before_anything_starts(
     # The one line that `validate` has, which loads the models.
     assert done.stderr == run("validate", pipeline, wrong).stderr
     assert done.stderr.startswith("modelstream: error: stages[0].infer.")
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("replay", []),
+        ("replay", ["--offline"]),
+        ("replay", ["--diff", "trial.yaml"]),
+        ("capacity", []),
+        ("what-if", ["max_size=8", "--rate", "100/s"]),
+    ],
+)
+def test_a_file_without_events_is_told_by_its_name(
+    run: Run, pipeline: Path, monkeypatch: pytest.MonkeyPatch, command: str, options: list[str]
+) -> None:
+    monkeypatch.chdir(pipeline.parent)
+    Path("none.ndjson").write_bytes(b"\n")
+    done = run(command, "trial.yaml", "none.ndjson", *options)
+    assert done.returncode == 2
+    assert done.stderr == "modelstream: error: none.ndjson: holds no events; name a file that has some\n"
