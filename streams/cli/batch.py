@@ -14,7 +14,14 @@ import click
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.batch_prediction import AnyRecord, BatchTotals, predict_records
-from modelstream.streams.cli.common import EXIT_FAILED, OutputFile, pipeline_argument, read_pipeline, set_option
+from modelstream.streams.cli.common import (
+    EXIT_FAILED,
+    OutputFile,
+    ended_by_ctrl_c,
+    pipeline_argument,
+    read_pipeline,
+    set_option,
+)
 from modelstream.streams.cli.progress import rounded_rate, show_progress
 from modelstream.streams.event_files import EventFile, FileFormat, KeyWatch, format_of, open_events
 from modelstream.streams.prediction_files import open_output, open_predictions, output_format
@@ -72,17 +79,18 @@ def command(
 
     An event that cannot be processed is a dead letter; the others are predicted. Exit code 0 means that OUT has every
     other event's prediction, 1 that IN is broken, that there are dead letters and no predictions, or that --strict
-    found dead letters. With dead letters OUT is written all the same.
+    found dead letters. With dead letters OUT is written all the same. Ctrl-C ends it with 130, and writes no file.
     """
     described = read_pipeline(pipeline, overrides)
     spec = described.spec
     path, out = (None if name == "-" else Path(name) for name in (source, target))
     _check_names(path, out, dead_letters)
     events, rows = _open(path, file_format, spec.source)
-    built = described.build()
     gc.set_threshold(_GC_THRESHOLD)
-    started = time.monotonic()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(ended_by_ctrl_c(_left_unfinished(out, dead_letters)))
+        built = described.build()
+        started = time.monotonic()
         writer = stack.enter_context(open_predictions(out, built.answers))
         letters = stack.enter_context(open_output(dead_letters)) if dead_letters else None
         advance = stack.enter_context(show_progress("predicted", not no_progress))
@@ -110,6 +118,14 @@ def _check_names(path: Path | None, out: Path | None, dead_letters: Path | None)
     named = [one.resolve() for one in (path, out, dead_letters) if one is not None]
     if len(set(named)) < len(named):
         raise ConfigError(str(out), "IN, OUT and --dead-letters must be different files")
+
+
+def _left_unfinished(out: Path | None, dead_letters: Path | None) -> str:
+    """Return what a run leaves that is stopped before its end: files are whole, or those of before."""
+    parts = [] if out else ["standard output has a part of the predictions"]
+    if files := [str(file) for file in (out, dead_letters) if file is not None]:
+        parts.append(f"nothing is written to {' or '.join(files)}")
+    return ", and ".join(parts)
 
 
 def _open(

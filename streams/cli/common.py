@@ -6,7 +6,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ __all__ = [
     "RateType",
     "broker_option",
     "broker_settings",
+    "ended_by_ctrl_c",
     "pipeline_argument",
     "read_pipeline",
     "redis_option",
@@ -183,6 +185,22 @@ def require_topics(
                 f"create it, or let `modelstream topics {pipeline}` create all of this pipeline",
             )
     return {topic: count for topic, count in counts.items() if count is not None}
+
+
+@contextmanager
+def ended_by_ctrl_c(left: str) -> Iterator[None]:
+    """End the command on Ctrl-C in this block, with its exit code and one line.
+
+    Parameters
+    ----------
+    left : str
+        What there is then, for the line.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"modelstream: stopped before the end; {left}", err=True)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def run_command(group: click.Group) -> None:

@@ -132,7 +132,8 @@ def command(
 
     Exit code 0 if every event was answered once, filtered, or became a dead letter; 1 if some are missing or came
     twice, if there are dead letters and no prediction, or if a process or the broker failed; 130 after Ctrl-C. After
-    the last two the result so far is shown and written all the same.
+    the last two the result so far is shown and written all the same; after Ctrl-C with --offline or --diff there is
+    none.
     """
     more.check(file)
     if more.capture is not None:

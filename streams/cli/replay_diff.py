@@ -11,7 +11,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from modelstream.streams.cli.common import broker_settings, read_pipeline
+from modelstream.streams.cli.common import broker_settings, ended_by_ctrl_c, read_pipeline
 from modelstream.streams.cli.dlq_text import printable
 from modelstream.streams.cli.progress import show_progress
 from modelstream.streams.cli.replay_options import ReplayOptions
@@ -33,21 +33,26 @@ _MOST_FLIPS = 12
 def compare_versions(setting: ReplaySetting, more: ReplayOptions, json_file: Path | None) -> None:
     """Run the events of a setting through its pipeline and another one, and say where they differ."""
     assert more.diff is not None
-    pipeline = read_pipeline(setting.pipeline, setting.overrides)
-    spec = pipeline.spec
-    built_a, built_b = pipeline.build(), read_pipeline(more.diff).build()
-    source = setting.open_file(spec) or setting.open_topic(broker_settings(setting.broker, spec.broker))
-    with show_progress("compared", setting.progress) as advance:
-        difference = compare(
-            built_a, built_b, islice(source.some_records(), setting.limit),
-            names=(str(setting.pipeline), str(more.diff)), tolerance=more.tolerance, n_worst=more.worst,
-            on_progress=lambda n_events: advance(n_events, source.share_read()),
-        )  # fmt: skip
+    difference = _compared(setting, more, more.diff)
     _print(difference)
     if json_file is not None:
         json_file.write_bytes(difference.to_json())
     if more.report is not None:
         report_difference(more.report, difference, setting.pipeline, setting.overrides)
+
+
+@ended_by_ctrl_c("nothing is written")
+def _compared(setting: ReplaySetting, more: ReplayOptions, other: Path) -> Difference:
+    pipeline = read_pipeline(setting.pipeline, setting.overrides)
+    spec = pipeline.spec
+    built_a, built_b = pipeline.build(), read_pipeline(other).build()
+    source = setting.open_file(spec) or setting.open_topic(broker_settings(setting.broker, spec.broker))
+    with show_progress("compared", setting.progress) as advance:
+        return compare(
+            built_a, built_b, islice(source.some_records(), setting.limit),
+            names=(str(setting.pipeline), str(other)), tolerance=more.tolerance, n_worst=more.worst,
+            on_progress=lambda n_events: advance(n_events, source.share_read()),
+        )  # fmt: skip
 
 
 def _print(difference: Difference) -> None:

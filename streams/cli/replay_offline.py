@@ -6,7 +6,7 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
-from modelstream.streams.cli.common import broker_settings, read_pipeline
+from modelstream.streams.cli.common import broker_settings, ended_by_ctrl_c, read_pipeline
 from modelstream.streams.cli.progress import show_progress
 from modelstream.streams.cli.replay_options import ReplayOptions
 from modelstream.streams.cli.replay_setting import ReplaySetting
@@ -25,6 +25,7 @@ from modelstream.streams.worker_limits import ROUND_TRIP_S, limits_of
 __all__ = ["outside_costs", "replay_offline"]
 
 
+@ended_by_ctrl_c("nothing is written")
 def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm_up: float) -> ReplayResult:
     """Replay the events of a setting through its pipeline in this process, and return the figures.
 
@@ -49,12 +50,14 @@ def replay_offline(setting: ReplaySetting, more: ReplayOptions, pace: Pace, warm
         costs = read_costs(more.costs, [stage.step_id for stage in built.stages])
     else:
         costs = measure_costs(built, values, keys).model_copy(update=outside_costs(spec))
-    if more.save_costs is not None:
-        more.save_costs.write_bytes(costs.to_json())
     schedule = pace.schedule(len(records), events.times_ms)
     run = run_offline(built, values, keys, schedule.due_us, costs)
     labels = Labels(str(setting.pipeline), setting.name, pace, warm_up, schedule)
-    return offline_result(run, schedule.due_us, labels, describe_environment("none, offline"), n_repeated_ids)
+    result = offline_result(run, schedule.due_us, labels, describe_environment("none, offline"), n_repeated_ids)
+    # Once the replay is over, as all other files are.
+    if more.save_costs is not None:
+        more.save_costs.write_bytes(costs.to_json())
+    return result
 
 
 def outside_costs(spec: PipelineSpec) -> dict[str, float]:

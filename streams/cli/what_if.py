@@ -13,7 +13,14 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from modelstream.streams.cli.common import OutputFile, RateType, pipeline_argument, read_pipeline, set_option
+from modelstream.streams.cli.common import (
+    OutputFile,
+    RateType,
+    ended_by_ctrl_c,
+    pipeline_argument,
+    read_pipeline,
+    set_option,
+)
 from modelstream.streams.cli.pace_options import SpeedType, check_times, make_pace
 from modelstream.streams.cli.replay_offline import outside_costs
 from modelstream.streams.event_files import FileFormat
@@ -76,6 +83,7 @@ Examples:
 )  # fmt: skip
 @click.option("--format", "file_format", type=click.Choice(get_args(FileFormat)), help="What FILE holds.")
 @click.option("--json", "json_file", type=OutputFile(), help="Write all of it there.")
+@ended_by_ctrl_c("nothing is written")
 def command(
     pipeline: Path,
     file: str,
