@@ -15,7 +15,7 @@ from modelstream.operators.json_format import JsonFormat
 from modelstream.operators.paths import parse_path
 from modelstream.streams.event_files import EventFile, Record, key_bytes, key_of
 
-__all__ = ["NdjsonFile"]
+__all__ = ["BrokenLine", "NdjsonFile"]
 
 #: One read. Some hundred events, so that what is done once a read costs nothing; larger reads are no quicker.
 _READ_BYTES = 256 * 1024
@@ -23,6 +23,10 @@ _READ_BYTES = 256 * 1024
 _MAX_LINE_BYTES = 64 * 1024 * 1024
 
 _UTF8_BOM = b"\xef\xbb\xbf"
+
+
+class BrokenLine(DecodeError):
+    """A line is no JSON object, and would go out as it stands if it were asked for."""
 
 
 class NdjsonFile(EventFile):
@@ -98,7 +102,7 @@ class NdjsonFile(EventFile):
                 if self._as_is:
                     yield None, line
                 elif line.strip():
-                    raise DecodeError(f"{self.name}:{i}: {_say(error)}") from None
+                    raise BrokenLine(f"{self.name}:{i}: {_say(error)}") from None
 
     def _rewritten(self, lines: list[bytes], line_number: int) -> Iterator[Record]:
         for i, line in enumerate(lines, line_number):

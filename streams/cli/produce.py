@@ -10,6 +10,7 @@ from typing import get_args
 
 import click
 
+from modelstream.streams.cli.as_is import as_is_option
 from modelstream.streams.cli.common import (
     RateType,
     broker_option,
@@ -49,7 +50,7 @@ Examples:
 )
 @click.option("--rate", type=RateType(), metavar="N/s", help="Events per second  [default: as fast as possible]")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N events.")
-@click.option("--as-is", is_flag=True, help="Send every line of NDJSON as it stands, broken and blank ones too.")
+@as_is_option
 @click.option("--no-progress", is_flag=True, help="Show only the last line.")
 def command(
     pipeline: Path,
@@ -72,8 +73,8 @@ def command(
     f32, an event is the list in the field that source.format names, or else all its fields in their order; FILE may
     also be an array of numpy (.npy), or raw vectors one after the other (.f32).
 
-    Exit code 0 means that Kafka has every event. A broken line ends the run with code 1; the events before it are
-    sent. Ctrl-C ends it with 130.
+    Exit code 0 means that Kafka has every event. A broken line ends the run with code 1, but for --as-is; the
+    events before it are sent. Ctrl-C ends it with 130.
     """
     spec = read_pipeline(pipeline, overrides).spec
     path = None if file == "-" else Path(file)

@@ -9,6 +9,7 @@ from typing import get_args
 import click
 
 from modelstream.models.errors import ConfigError, ModelStreamError
+from modelstream.streams.cli.as_is import as_is_option
 from modelstream.streams.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -97,7 +98,7 @@ Examples:
     type=click.Choice(get_args(FileFormat)),
     help="What FILE holds  [default: what its suffix says]",
 )
-@click.option("--as-is", is_flag=True, help="Send every line of NDJSON as it stands, broken and blank ones too.")
+@as_is_option
 @click.option("--json", "json_file", type=OutputFile(), help="Write the result there.")
 @replay_options
 @click.option("--no-progress", is_flag=True, help="Show only the result.")

@@ -99,6 +99,7 @@ def test_a_broken_line_ends_it_after_those_before(run, trial):
     first, second = done.stderr.splitlines()
     assert first.startswith(f"stopped: produced 2 events to {trial['source']} in ")
     assert second.startswith("modelstream: error: standard input:3: no JSON: ")
+    assert second.endswith("; with --as-is such lines are sent too, and become dead letters")
     assert len(read_all(trial["broker"], trial["source"])) == 2
 
     assert run("produce", trial["file"], "-", "--as-is", input=broken).returncode == 0

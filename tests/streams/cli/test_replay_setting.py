@@ -89,3 +89,25 @@ def test_a_file_without_events_is_told_by_its_name(
     done = run(command, "trial.yaml", "none.ndjson", *options)
     assert done.returncode == 2
     assert done.stderr == "modelstream: error: none.ndjson: holds no events; name a file that has some\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "names_it"),
+    [
+        ("replay", [], True),
+        ("replay", ["--offline"], True),
+        # Lines would go out as JSON, which the pipeline does not read: all of them would be dead letters.
+        ("replay", ["--set", "source.format=msgpack"], False),
+        ("capacity", [], False),  # these do not have it
+        ("what-if", ["max_size=8", "--rate", "100/s"], False),
+    ],
+)
+def test_a_broken_line_names_the_option_that_sends_it(
+    run: Run, pipeline: Path, command: str, options: list[str], names_it: bool
+) -> None:
+    done = run(command, pipeline, "-", *options, input=BROKEN)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("modelstream: error: standard input:2: no JSON: ")
+    assert last.endswith("; with --as-is such lines are sent too, and become dead letters") == names_it
+    assert ("--as-is" in last) == names_it
