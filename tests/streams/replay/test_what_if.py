@@ -142,14 +142,14 @@ def test_the_command_prints_every_setting_and_marks_the_best(
     pipeline.write_text(make_pipeline().to_yaml())
     events.write_bytes(b"".join(value + b"\n" for value in VALUES if value))
     costs.write_bytes(COSTS.to_json())
-    arguments = [pipeline, events, "max_size=4,64", "target_p99_ms=none,20", "--rate", "2000/s"]
+    arguments = [pipeline, events, "max_size=64,512", "target_p99_ms=none,20", "--rate", "2000/s"]
     done = CliRunner().invoke(command, list(map(str, [*arguments, "--costs", costs, "--json", out])))
     assert done.exit_code == 0, done.output
     for shown in ("as it is", "least p99", "none", "64"):
         assert shown in done.stdout
     said = orjson.loads(out.read_bytes())
     assert [one["setting"] for one in said["settings"]] == [
-        {"max_size": size, "target_p99_ms": target} for size in (4, 64) for target in (None, 20)
+        {"max_size": size, "target_p99_ms": target} for size in (64, 512) for target in (None, 20)
     ]
     assert said["now"]["setting"] == {}
     assert load_pipeline(pipeline).name == "p"
