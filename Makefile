@@ -28,7 +28,7 @@ replay-quick: $(INSTALLED) ## Replay 5,000 flights at full speed on an embedded 
 
 # Most tests wait for processes: two at a time take two thirds of the time.
 test: $(INSTALLED) ## Run the tests, on Apache Kafka where Java and Maven are; ARGS="-k ledger" for some, WORKERS=0 one by one
-	FAULT_SCALE=quick $(BIN)/pytest -n $(WORKERS) $(ARGS)
+	FAULT_SCALE=quick $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and layers
 	$(BIN)/ruff check .
