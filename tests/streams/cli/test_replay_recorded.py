@@ -6,12 +6,12 @@ import re
 import sys
 import time
 
-import numpy as np
 import orjson
 import pytest
 from click.testing import CliRunner
 from support.kafka_tools import Outgoing, group_member, produce_all, read_all
 from support.onnx_factory import affine, write_model
+from support.report_pages import see_report
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.cli.replay import command
@@ -131,26 +131,7 @@ def test_a_real_replay_is_reported_with_every_plot(run, make_pipeline, browser, 
     assert done.returncode == 0, done.stderr
     assert f"wrote {report}" in done.stderr
 
-    async def look(page):
-        await page.open(report)
-        boxes = await page.evaluate(
-            "[...document.querySelectorAll('figure')].map(one => {"
-            "const box = one.querySelector('.wide svg').getBoundingClientRect();"
-            "return [one.id, box.left + scrollX, box.top + scrollY, box.right + scrollX, box.bottom + scrollY]})"
-        )
-        text = await page.evaluate("document.body.innerText")
-        return boxes, text, await page.screenshot(), page.complaints
-
-    boxes, text, picture, complaints = browser.run(look)
-    assert complaints == []
-    assert [box[0] for box in boxes] == [
-        f"plot-{name}"
-        for name in ("percentiles", "latency", "throughput", "lag", "cpu", "memory", "sizes-0", "reasons-0")
-    ]
-    pixels = np.asarray(picture, np.int16)
-    for name, left, top, right, bottom in boxes:
-        part = pixels[int(top) : int(bottom), int(left) : int(right)]
-        assert (np.abs(part - np.array([0x25, 0x63, 0xB8], np.int16)).max(axis=2) < 24).sum() > 100, name
+    text = see_report(browser, report)
     assert "3,000 events at 3000/s" in text
     assert f"modelstream replay {tmp_path}" in text
 
