@@ -22,7 +22,7 @@ from modelstream.streams.cli.common import (
 from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_option
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Pace
-from modelstream.streams.replay.capacity import Capacity, Probe, find_highest, judge, most_rates, settle
+from modelstream.streams.replay.capacity import Capacity, Probe, find_highest, judge, most_rates, no_start, settle
 from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.prepared import PreparedEvents
 from modelstream.streams.replay.result import ReplayResult, ending
@@ -191,12 +191,12 @@ class _Prober:
         """Return events per second where all are there at once: all of the file, or a probe's worth."""
         # Twice, since the first one meets cold workers, and knows nothing of how many events are enough.
         first = self._replay(Pace(), min(len(self._events), 20_000))
-        if first.refusal:
-            raise ModelStreamError(first.refusal)
-        result = self._replay(Pace(), max(int(self._rate_of(first) * self._probe_s / 2), 1000))
-        rate = self._rate_of(result)
-        is_steady = rate == result.answers_per_s
-        which = f"the steady rate, first {_WARM_UP:.0%} left out" if is_steady else "start included"
+        if problem := no_start(first, _DRAIN_S):
+            raise ModelStreamError(problem)
+        result = self._replay(Pace(), max(int(first.full_speed_per_s * self._probe_s / 2), 1000))
+        rate = max(result.full_speed_per_s, 1.0)
+        is_whole = result.full_speed_per_s == result.events_per_s
+        which = "start included" if is_whole else f"the steady rate, first {_WARM_UP:.0%} left out"
         click.echo(f"{rate:12,.0f} events/s at full speed, {which}")
         self.full_speed_per_s = round(rate, 1)
         return rate
@@ -222,9 +222,6 @@ class _Prober:
         latency = "" if probe.p50_ms is None else f"  p50 / p99 {probe.p50_ms:,.1f} / {probe.p99_ms:,.1f} ms"
         click.echo(f"{rate_per_s:12,.0f} events/s{latency}  {verdict}")
         return probe
-
-    def _rate_of(self, result: ReplayResult) -> float:
-        return max(result.answers_per_s or 0.0, result.events_per_s, 1.0)
 
     def _replay(self, pace: Pace, n_events: int) -> ReplayResult:
         events = self._events.cycled(n_events)

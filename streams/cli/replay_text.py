@@ -110,7 +110,7 @@ def print_result(result: ReplayResult) -> None:
         console.print(_latency_table(result))
     if result.first_dead_letter:
         click.echo(f"the first dead letter: {result.first_dead_letter}")
-    if result.arrivals == "max" and result.latency_clock != "virtual":
+    if result.arrivals == "max" and result.latency_clock != "virtual" and result.answers_per_s is not None:
         click.echo("The steady rate is the one to compare with capacity and what-if.")
     for finding in findings(result):
         if finding.level == "warning":

@@ -206,7 +206,7 @@ def _first(text: str, names: list[str]) -> list[str]:
 
 def _measured_figures(full: ReplayResult | None, paced: ReplayResult | None) -> tuple[str, ...]:
     p50_ms, p99_ms, mean_batch = (paced.p50_ms, paced.p99_ms, paced.mean_batch) if paced else (None, None, None)
-    rate = full.answers_per_s if full else None
+    rate = full.full_speed_per_s if full else None
     shown = ((p50_ms, ",.1f"), (p99_ms, ",.1f"), (rate, ",.0f"), (mean_batch, ",.1f"))
     return tuple("" if figure is None else format(figure, form) for figure, form in shown)
 

@@ -6,7 +6,7 @@ because the caches are cold after every wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -115,21 +115,26 @@ def calibrate(
 def _by_full_speed(
     calibration: Calibration, at_full_speed: Callable[[Costs], float], result: ReplayResult
 ) -> Calibration:
-    if not result.answers_per_s:
+    if not result.full_speed_per_s:
         return calibration
     costs = calibration.full
     for _ in range(_ROUNDS):
-        costs = _stretched(costs, at_full_speed(costs) / result.answers_per_s)
+        costs = _stretched(costs, at_full_speed(costs) / result.full_speed_per_s)
     most_per_s = float("inf")
     if result.machine_cpu_us_per_event:
-        most_per_s = max(result.answers_per_s, 1e6 * result.environment.cpus / result.machine_cpu_us_per_event)
+        most_per_s = max(result.full_speed_per_s, 1e6 * result.environment.cpus / result.machine_cpu_us_per_event)
     return replace(calibration, paced=costs, full=costs, most_per_s=most_per_s)
 
 
 def _by_pace(calibration: Calibration, at_pace: Callable[[Costs], AtPace], result: ReplayResult) -> Calibration:
-    costs = _stretched(calibration.paced, _stretch_of(result.stages, calibration.paced))
+    told = calibration.paced
+    factor = _stretch_of(result.stages, told)
+    costs = _stretched(told, factor)
     if result.p50_ms is None or result.p99_ms is None:
         return replace(calibration, paced=costs)
+    if at_pace(costs).p50_ms > result.p50_ms:
+        # A stage that waits, say for a service, takes no longer because caches are cold: leave those without a figure.
+        costs = _stretched(told, factor, only={stage.step_id for stage in result.stages})
     for _ in range(_ROUNDS):
         missing_s = (result.p50_ms - at_pace(costs).p50_ms) / 1000
         costs = costs.model_copy(update={"path_out_s": max(0.0, costs.path_out_s + missing_s)})
@@ -150,13 +155,18 @@ def _stretch_of(stages: Sequence[StageFigures], costs: Costs) -> float:
     return took_s / told_s if told_s else 1.0
 
 
-def _stretched(costs: Costs, factor: float) -> Costs:
+def _stretched(costs: Costs, factor: float, only: Collection[str] | None = None) -> Costs:
+    """Return costs where all takes longer by a factor; of the stages perhaps some only."""
+
     def longer(line: Line) -> Line:
         return Line(fixed_s=line.fixed_s * factor, per_row_s=line.per_row_s * factor)
 
     return costs.model_copy(
         update={
-            "stages": {step_id: longer(line) for step_id, line in costs.stages.items()},
+            "stages": {
+                step_id: longer(line) if only is None or step_id in only else line
+                for step_id, line in costs.stages.items()
+            },
             "fetch": longer(costs.fetch),
             "decode": longer(costs.decode),
             "produce": longer(costs.produce),

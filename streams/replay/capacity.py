@@ -10,8 +10,9 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from modelstream.streams.replay.result import Environment, ReplayResult, Sample
+from modelstream.streams.wording import counted
 
-__all__ = ["Capacity", "Probe", "find_highest", "judge", "lag_growth", "most_rates", "settle"]
+__all__ = ["Capacity", "Probe", "find_highest", "judge", "lag_growth", "most_rates", "no_start", "settle"]
 
 #: How much of the events may be left behind, by the pipeline or by the generator: less is what the last batches under
 #: way are, or noise.
@@ -78,8 +79,8 @@ class Capacity(BaseModel):
     bound_p99_ms : float
         The latency that was allowed.
     full_speed_per_s : float or None
-        Events per second where all are there at once: the steady rate, or that of the whole where this is higher, as
-        where many events are filtered.
+        Events per second where all are there at once: by the steady rate, or that of the whole where there is none, or
+        where most events are filtered.
     cpu_s_per_million : float or None
         CPU seconds of the workers for a million events, at the sustained rate.
     cost_per_million : float or None
@@ -166,6 +167,26 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
         generator_late=is_late,
         only_timing=bool(timing) and not problems,
     )
+
+
+def no_start(result: ReplayResult, drain_s: float) -> str:
+    """Return why a replay at full speed gives no rate to begin with; empty where it does.
+
+    Parameters
+    ----------
+    result : ReplayResult
+        The replay.
+    drain_s : float
+        After how many seconds in which nothing moved it was given up.
+    """
+    if result.missing:
+        return (
+            f"{result.missing:,} of {counted(result.events, 'event')} had no answer when nothing had come for "
+            f"{drain_s:g} s; give fewer with --limit, or look with `modelstream replay` where they are"
+        )
+    if not (result.predictions or result.dead_letters):
+        return f"no predictions: all of {counted(result.events, 'event')} were filtered, so there are no latencies"
+    return result.refusal
 
 
 def settle(try_once: Callable[[], Probe]) -> Probe | None:

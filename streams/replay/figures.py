@@ -22,6 +22,9 @@ _PERCENTILES = (50, 90, 99, 99.9, 100)
 _INTERVALS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600, 86_400)
 _MOST_SAMPLES = 240
 
+#: Nothing is told by a look that is not later than that.
+_LOOK_LATE_US = 500_000
+
 #: Points of the curve in each halving of what is above a percentile, as HdrHistogram prints them.
 _TICKS_PER_HALF = 5
 
@@ -97,6 +100,8 @@ class Course:
         The latency of each of those.
     is_warm : ndarray of bool, shape (n_predicted,)
         Whether the event of each came after the warm-up.
+    moved_us : int
+        When a look last found something done, be it that events were filtered; 0 where nobody looked.
     """
 
     start_us: int
@@ -106,11 +111,14 @@ class Course:
     predicted_us: NDArray[np.int64]
     latency_us: NDArray[np.int64]
     is_warm: NDArray[np.bool_]
+    moved_us: int = 0
 
     @property
     def end_us(self) -> int:
-        """When the last answer came, or the last event was sent where that is later."""
-        return int(max(self.sent_us.max(initial=self.start_us), self.answered_us.max(initial=self.start_us)))
+        """When the last answer came, the last event was sent, or the last one was filtered, whichever is latest."""
+        last_us = int(max(self.sent_us.max(initial=self.start_us), self.answered_us.max(initial=self.start_us)))
+        # A look comes a moment after what it finds.
+        return self.moved_us if self.moved_us - last_us > _LOOK_LATE_US else last_us
 
 
 def latency(latency_us: NDArray[np.int64]) -> Latency | None:

@@ -77,8 +77,8 @@ def _distortion(result: ReplayResult) -> str:
     if result.max_clamped_ms <= 1000 * _MOVED_SHARE * result.seconds:
         return "That is within 1 % of the replay's length, and hardly changes the pace."
     return (
-        "The mean pace is that of the times, but events that belong into this span come together, in bursts that the "
-        "times do not have. Sort the file by time to be rid of them."
+        "Events that belong into this span come together, in bursts that the times do not have, and where most of them "
+        "do the replay is shorter than its times. Sort the file by time to be rid of that."
     )
 
 
@@ -181,10 +181,11 @@ def _backlog(result: ReplayResult) -> int | None:
     if result.arrivals == "max":
         return None
     # The most in the interval after the one of the last event is what it began with: nothing more was sent in it.
-    behind = [sample.lag for sample in result.series if sample.sent >= result.events][1:2]
-    if not behind or behind[0] <= _BACKLOG_S * (result.answers_per_s or result.events_per_s):
+    after = [sample for sample in result.series if sample.sent >= result.events]
+    # Both: many may come together at the end, and be answered at once; or few, and wait for more.
+    if len(after) < 2 or after[-1].time_s - after[0].time_s <= _BACKLOG_S:
         return None
-    return behind[0]
+    return after[1].lag if after[1].lag > _BACKLOG_S * (result.answers_per_s or result.events_per_s) else None
 
 
 def _notes(result: ReplayResult) -> Iterator[Finding]:

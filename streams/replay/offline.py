@@ -253,7 +253,10 @@ class _Run:
             n_filtered=self._outlet.n_filtered,
             latency_s=np.where(is_predicted, answered_s - self._due_s, np.nan),
             batches=self._batches,
-            seconds=float(np.nanmax(answered_s, initial=self._due_s[-1]) - self._due_s[0]) if len(answered_s) else 0.0,
+            # The clock stands where the last event was filtered, if that was the last.
+            seconds=max(self._clock(), np.nanmax(answered_s, initial=self._due_s[-1])) - float(self._due_s[0])
+            if len(answered_s)
+            else 0.0,
             answered_s=answered_s,
         )
 

@@ -148,11 +148,12 @@ class ReplayResult(_Value):
     duplicates : int
         Predictions beyond the first of an event.
     events_per_s : float
-        Events from the first sent to the last answered, warm-up included.
+        Events that are not missing, from the first sent to the last answered or filtered, warm-up included.
     answers_per_s : float or None
         Predictions after the warm-up over the time in which they came; None where too few came to tell.
     seconds : float
-        From the first event sent to the last answer.
+        From the first event sent to the last answer; where events were filtered half a second after it or later, to the
+        look that found it, up to 0.2 s late; where Ctrl-C came, to that.
     interrupted : bool
         Whether Ctrl-C ended it; nobody knows then what was still to come, and ``missing`` is None.
     failure : str
@@ -311,6 +312,14 @@ class ReplayResult(_Value):
         share = self.machine_cpu_us_per_event * self.events / 1e6 / (self.seconds * self.environment.cpus)
         # The looks at the processes do not end with the last answer.
         return min(share, 1.0)
+
+    @property
+    def full_speed_per_s(self) -> float:
+        """Events per second where all are there at once: by the steady rate, where most of them are predicted."""
+        n_predicted = self.predictions - self.duplicates
+        if self.answers_per_s is None or 2 * n_predicted < self.events:
+            return self.events_per_s
+        return self.answers_per_s * self.events / n_predicted
 
     @property
     def only_dead_letters(self) -> bool:

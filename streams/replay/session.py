@@ -54,6 +54,8 @@ class Observation:
         What each worker said of itself before the first event and after the last answer; empty where they are not ours.
     ended_by : KeyboardInterrupt, ModelStreamError or None
         What ended it before its end: Ctrl-C, or a process or the broker that failed.
+    moved_us : int
+        When a look last found something answered or filtered, or Ctrl-C came; 0 where neither did after all were sent.
     """
 
     start_us: int
@@ -66,6 +68,7 @@ class Observation:
     stats_before: list[dict[str, Any]]
     stats_after: list[dict[str, Any]]
     ended_by: KeyboardInterrupt | ModelStreamError | None
+    moved_us: int = 0
 
 
 def observe(
@@ -123,6 +126,7 @@ def observe(
             stats_before=run.stats_before,
             stats_after=run.stats_after,
             ended_by=ended_by,
+            moved_us=run.moved_us,
         )
 
 
@@ -159,6 +163,7 @@ class _Run:
         self.stats_before: list[dict[str, Any]] = []
         self.stats_after: list[dict[str, Any]] = []
         self._looked_at = self._reported_at = self._moved_at = self._started_at = 0.0
+        self.moved_us = 0
         self._seen: tuple[int, ...] = ()
         self._over = False
 
@@ -181,6 +186,8 @@ class _Run:
     def _end_early(self, why: KeyboardInterrupt | ModelStreamError) -> KeyboardInterrupt | ModelStreamError:
         """Have the generator end, and ask the workers a last time; return what ended the run: a failure, if any."""
         failure = why if isinstance(why, ModelStreamError) else None
+        if failure is None:
+            self.moved_us = time.time_ns() // 1000
         for last in (self._sending.stop, self._look_at_workers):
             try:
                 last()
@@ -234,6 +241,8 @@ class _Run:
     def _has_moved(self) -> bool:
         seen = (self.answers.n, self.letters.n, *(count_of(name, self.stats_after, []) for name in _ENDS))
         before, self._seen = self._seen, seen
+        if seen != before:
+            self.moved_us = time.time_ns() // 1000
         return seen != before
 
     def _look_at_workers(self, with_stats: bool = True) -> None:

@@ -58,9 +58,10 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
     is_warm = answered.positions >= int(labels.warm_up * len(seen.sent_us))
     course = _course(seen, answered, letters, is_warm)
     stages = stage_figures(seen.stats_after, seen.stats_before)
+    missing = _missing(seen, filtered, n_answered)
     return ReplayResult(
         **_what_was_replayed(target, labels),
-        **_pace_figures(seen, course),
+        **_pace_figures(seen, course, missing or 0),
         **_latency_figures(seen, answered, course),
         max_lag=highest_lag(course),
         mean_batch=mean_batch(stages),
@@ -72,7 +73,7 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
         dead_letter_reasons=dict(seen.letters.reasons.most_common()),
         first_dead_letter=seen.letters.first,
         filtered=filtered,
-        missing=_missing(seen, filtered, n_answered),
+        missing=missing,
         **all_sent,
         duplicates=answered.n_duplicates,
         repeated_ids=answered.n_repeated_ids,
@@ -87,7 +88,8 @@ def sum_up(observation: Observation, target: Target, labels: Labels) -> ReplayRe
 def _until_the_last_answer(seen: Observation, answered: NDArray[np.int64]) -> Observation:
     """Leave out what was sent after that: to a worker or broker that had failed."""
     n = int(answered.max(initial=-1)) + 1
-    return replace(seen, intended_us=seen.intended_us[:n], sent_us=seen.sent_us[:n], id_hashes=seen.id_hashes[:n])
+    sent_us = seen.sent_us[:n]
+    return replace(seen, intended_us=seen.intended_us[:n], sent_us=sent_us, id_hashes=seen.id_hashes[:n], moved_us=0)
 
 
 def _course(
@@ -107,6 +109,7 @@ def _course(
         # Less than a millisecond is cut off where the broker stamps; an answer never comes before its event.
         latency_us=np.maximum(clock_us - seen.intended_us[answered.positions], 0),
         is_warm=is_warm,
+        moved_us=seen.moved_us,
     )
 
 
@@ -121,7 +124,7 @@ def _what_was_replayed(target: Target, labels: Labels) -> dict[str, Any]:
     }
 
 
-def _pace_figures(seen: Observation, course: Course) -> dict[str, Any]:
+def _pace_figures(seen: Observation, course: Course, n_missing: int) -> dict[str, Any]:
     n_sent = len(seen.sent_us)
     first_us = int(seen.sent_us[0]) if n_sent else seen.start_us
     seconds = max(course.end_us - first_us, 1) / 1e6
@@ -129,7 +132,7 @@ def _pace_figures(seen: Observation, course: Course) -> dict[str, Any]:
     return {
         "events": n_sent,
         "seconds": round(seconds, 6),
-        "events_per_s": round(n_sent / seconds, 1),
+        "events_per_s": round((n_sent - n_missing) / seconds, 1),
         "max_send_delay_ms": round(float(delay_ms.max()), 3),
         "p99_send_delay_ms": round(float(np.percentile(delay_ms, 99)), 3),
     }

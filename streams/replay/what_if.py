@@ -55,7 +55,7 @@ class WhatIf:
     p50_ms, p99_ms : float
         From an event's due time to its prediction, the first quarter of the events left out.
     throughput_per_s : float
-        Events a second where all are there at once: `answers_per_s` of a replay at full speed.
+        Events a second where all are there at once: `ReplayResult.full_speed_per_s` of a replay.
     mean_batch : float
         Rows of a micro-batch, at the arrivals given.
     """
@@ -138,9 +138,12 @@ def at_full_speed(built: BuiltPipeline, values: Sequence[bytes | None], setting:
     """Return the events a second that a setting would give where all are there at once; parameters as of `at_pace`."""
     many = [values[i % len(values)] for i in range(_FULL_SPEED_ROWS)] if len(values) else []
     run = run_offline(_hollow(with_setting(built, setting)), many, [None] * len(many), None, costs)
-    answered_us = np.round(run.answered_s * 1e6).astype(np.int64)
-    # All in one micro-batch have no other rate than that of the whole.
-    return answers_per_s(answered_us, _WARM_UP, 0) or (len(answered_us) / run.seconds if run.seconds else float("inf"))
+    # Of events that were filtered there is no time.
+    answered_us = np.round(run.answered_s[~np.isnan(run.answered_s)] * 1e6).astype(np.int64)
+    rate = answers_per_s(answered_us, _WARM_UP, 0) if 2 * len(answered_us) >= len(many) else None
+    if rate is None:
+        return len(many) / run.seconds if run.seconds else float("inf")
+    return rate * len(many) / len(answered_us)
 
 
 def with_setting(built: BuiltPipeline, setting: Setting) -> BuiltPipeline:

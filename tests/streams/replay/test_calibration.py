@@ -54,7 +54,7 @@ def _measured(**changes: Any) -> ReplayResult:
 
 
 def _full_speed(**changes: Any) -> ReplayResult:
-    return _measured(**{"speed": "max", "arrivals": "max", **changes})
+    return _measured(**{"speed": "max", "arrivals": "max", "predictions": N, "filtered": 0, **changes})
 
 
 def _at_the_rate(service_ms: float | None = None, **changes: Any) -> ReplayResult:
@@ -87,6 +87,29 @@ def test_work_takes_as_much_longer_at_the_rate_as_its_micro_batches_did() -> Non
     assert found.paced.fetch.fixed_s == pytest.approx(1.5 * MS)
     assert found.full == COSTS
     assert _predict(found, rows=20).p50_ms == pytest.approx(30 + 10 * 3 * 0.07)
+
+
+def test_a_stage_that_waits_takes_no_longer_because_micro_batches_do() -> None:
+    waiting = COSTS.model_copy(update={"stages": {"call": Line(fixed_s=20 * MS), **COSTS.stages}})
+
+    def at_pace(costs: Costs) -> AtPace:
+        p50_ms = _at_pace(costs).p50_ms + costs.stages["call"].seconds(10) * 1000
+        return AtPace(p50_ms, 2 * p50_ms, 10)
+
+    measured = [_at_the_rate(5.1, p50_ms=30, p99_ms=60)]
+    found = calibrate(waiting, at_pace, _at_full_speed, measured, PACE, SPEC, N)
+    assert found.paced.stages["call"].fixed_s == 20 * MS
+    assert found.paced.stages["weigh"].fixed_s == pytest.approx(3 * MS)
+    assert at_pace(found.paced).p50_ms == pytest.approx(30)
+
+
+def test_filtered_events_count_as_work_at_full_speed() -> None:
+    rate = _at_full_speed(COSTS) / 2
+    few = _calibrate(_full_speed(answers_per_s=0.8 * rate, predictions=0.8 * N, filtered=0.2 * N))
+    assert _predict(few).throughput_per_s == pytest.approx(rate, rel=1e-3)
+    # Of few predictions the rate says little, so the whole one tells.
+    most = _calibrate(_full_speed(answers_per_s=9.0, predictions=0.1 * N, filtered=0.9 * N, events_per_s=rate))
+    assert _predict(most).throughput_per_s == pytest.approx(rate, rel=1e-3)
 
 
 def test_without_service_times_work_takes_as_long_as_at_full_speed() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.replay_results import make_result
 
-from modelstream.streams.replay.capacity import find_highest, judge, lag_growth, most_rates, settle
+from modelstream.streams.replay.capacity import find_highest, judge, lag_growth, most_rates, no_start, settle
 from modelstream.streams.replay.result import Sample
 
 
@@ -146,3 +146,21 @@ def test_what_latency_alone_speaks_against_is_tried_again(replays: list[dict[str
     assert list(tries) == []
     assert (found is not None) == is_sustained
     assert found is None or found is left[-1]
+
+
+def test_there_is_no_search_where_full_speed_tells_nothing() -> None:
+    assert no_start(make_result(), 30.0) == ""
+    slow = no_start(make_result(missing=3_984, events=4_200), 30.0)
+    assert slow.startswith("3,984 of 4,200 events had no answer when nothing had come for 30 s; give fewer")
+    filtered = {"predictions": 0, "filtered": 20_000}
+    assert no_start(make_result(**filtered), 30.0).startswith("no predictions: all of 20,000 events were filtered")
+    letters = {"predictions": 0, "filtered": 0, "dead_letters": 20_000, "first_dead_letter": "event 1, wrong_type"}
+    assert no_start(make_result(**letters), 30.0).endswith("the first: event 1, wrong_type")
+
+
+def test_the_rate_at_full_speed_is_of_events_also_where_some_are_filtered() -> None:
+    counts = {"events": 1000, "duplicates": 0, "events_per_s": 90.0, "answers_per_s": 80.0}
+    assert make_result(predictions=1000, **counts).full_speed_per_s == 80
+    assert make_result(predictions=500, **counts).full_speed_per_s == 160
+    assert make_result(predictions=499, **counts).full_speed_per_s == 90
+    assert make_result(**counts | {"answers_per_s": None}).full_speed_per_s == 90

@@ -50,9 +50,9 @@ def test_a_delay_that_is_small_against_the_latency_is_none():
     ("max_clamped_ms", "speed", "said"),
     [
         (100.0, "60x", "at the most 100 ms after its own time (6,000 ms of event time). That is within 1 %"),
-        (101.0, "60x", "at the most 101 ms after its own time (6,060 ms of event time). The mean pace is"),
-        (60_000.0, "60x", "at the most 60 s after its own time (60 min of event time). The mean pace is"),
-        (101.0, "500/s", "at the most 101 ms after its own time. The mean pace is"),
+        (101.0, "60x", "at the most 101 ms after its own time (6,060 ms of event time). Events that belong into"),
+        (60_000.0, "60x", "at the most 60 s after its own time (60 min of event time). Events that belong into"),
+        (101.0, "500/s", "at the most 101 ms after its own time. Events that belong into"),
     ],
 )
 def test_of_events_out_of_order_it_is_said_how_far_and_what_that_does(max_clamped_ms, speed, said):
@@ -63,11 +63,18 @@ def test_of_events_out_of_order_it_is_said_how_far_and_what_that_does(max_clampe
 def test_a_backlog_of_more_than_a_second_when_the_last_event_is_sent_is_one():
     at_end = make_result().series[-1]
     # The interval of the last event has seen more, and the one after it begins with what was left.
-    course = (at_end.model_copy(update={"lag": 9999}), at_end.model_copy(update={"lag": 4321}), at_end)
+    course = tuple(
+        at_end.model_copy(update={"time_s": at_end.time_s + after_s, "lag": lag})
+        for after_s, lag in ((0.0, 9999), (0.2, 4321), (1.2, 20))
+    )
     assert titles(series=course) == [("warning", "The pipeline did not keep up")]
     assert "4,321 had no answer" in findings(make_result(series=course))[0].text
     assert titles(series=course, arrivals="max") == [("note", "As fast as possible")]
-    assert titles(series=(course[0].model_copy(update={"sent": 19_999}), course[0], at_end)) == []
+    before = course[0].model_copy(update={"sent": 19_999})
+    few = (course[1].model_copy(update={"lag": 1990}), course[2])
+    assert titles(series=(before, course[0], *few)) == []
+    at_once = course[2].model_copy(update={"time_s": at_end.time_s + 0.9})
+    assert titles(series=(before, *course[:2], at_once)) == []
 
 
 def test_where_nothing_was_predicted_no_pace_is_told_of():

@@ -105,6 +105,20 @@ def test_what_it_cost_is_by_event_and_of_the_time_up_to_the_last_answer() -> Non
     assert result.series[-1].rss_mb == pytest.approx(260.7)
 
 
+def test_what_is_filtered_long_after_the_last_answer_takes_time_too() -> None:
+    due, one = [0.0] * 10, [prediction("e0", 20)]
+    late = summed_up(due, one, moved_us=START_US + 2_000_100, filters=True)
+    assert (late.seconds, late.events_per_s) == (2.0, 5.0)
+    # A look comes a moment after what it finds.
+    soon = summed_up(due, one, moved_us=START_US + 500_000, filters=True)
+    assert soon.seconds == pytest.approx(0.02, abs=1e-3)
+
+
+def test_events_that_are_missing_are_in_no_rate() -> None:
+    result = summed_up([0.0] * 10, [prediction("e0", 1000), prediction("e1", 1000)])
+    assert (result.missing, result.events_per_s) == (8, pytest.approx(2 / 0.9999, abs=0.05))
+
+
 def test_batches_and_hits_are_of_all_stages_and_workers() -> None:
     cache = {"hits": 10, "duplicates": 3, "coalesced": 2, "misses": 80, "bypassed": 5}
     before = stats() | {"cache": {"score": dict.fromkeys(cache, 1)}}
