@@ -287,9 +287,13 @@ class BatchConsumer(CommittingConsumer):
     def stop_flow(self) -> None:
         """Read nothing more and take nothing more up; what is under way goes on."""
         super().stop_flow()
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
         self._epoch += 1
         self._reading.clear()
         self.is_settled = False
+        # They hold back nothing more for what may come: nothing does.
         self.app.wake_stages()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -308,13 +312,10 @@ class BatchConsumer(CommittingConsumer):
 
     def give_up(self) -> int:
         """Give up what is under way, after a failed transaction; return what `read_again` must be told."""
-        self._epoch += 1
-        self._reading.clear()
-        self.is_settled = False
+        self._end_epoch()
         self._window.clear()
         # Also what is finished: its outputs are not on Kafka.
         self.ledger.assign({})
-        self.app.wake_stages()
         return self._epoch
 
     def read_again(self, epoch: int, delay_s: float) -> None:
