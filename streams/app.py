@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ from faust.transport.drivers import TRANSPORTS
 from mode.utils.objects import cached_property
 
 from modelstream.models.errors import ConfigError, ModelStreamError
-from modelstream.operators.cache import CacheCounters
 from modelstream.operators.microbatch import BatchStatistics
 from modelstream.streams.agents import StageAgent, attach_agents
 from modelstream.streams.batch_stream import BatchStream, RecordBatchSchema
@@ -55,9 +54,6 @@ _GC_THRESHOLD = 200_000
 # Events that wait before an agent. On a batch topic their rows are bounded where they are fetched.
 _WAITING_EVENTS = 64
 
-# Calls that time out one after the other, each of a part of the batch, or transactions, until rows are finished again.
-_WAITS_PER_STALL = 3
-
 
 @dataclass(slots=True)
 class Counters:
@@ -82,8 +78,8 @@ class App(faust.App):
         Where Kafka is.
     limits : EngineLimits, optional
         How much is held at once.
-    exactly_once : bool
-        Whether outputs and offsets are committed in transactions; for the app of a pipeline, as `create_app` makes it.
+    built : BuiltPipeline, optional
+        The pipeline whose stages `create_app` makes the agents of; none where they are one's own.
     **options : Any
         Faust's own settings.
     """
@@ -98,20 +94,18 @@ class App(faust.App):
         *,
         settings: BrokerSettings,
         limits: EngineLimits | None = None,
-        exactly_once: bool = False,
+        built: BuiltPipeline | None = None,
         **options: Any,
     ) -> None:
         self.settings = settings
         self.limits = limits or EngineLimits()
+        self.built = built
         self.counters = Counters()
-        self._is_exactly_once = exactly_once
-        #: Lets what stages hold end well: caches write what they are to keep.
-        self.close_stages: Callable[[], None] = lambda: None
-        #: What the caches of stages have done, by step id.
-        self.caches: Mapping[str, CacheCounters] = {}
+        self._is_exactly_once = exactly_once = built is not None and built.spec.delivery == "exactly_once"
         self._data_thread = DataThread("modelstream-data")
+        n_threads = pool_threads(built) if built is not None else 0
         #: Computes micro-batches where a stage has several in flight; None where none has.
-        self.compute_pool: ThreadPoolExecutor | None = None
+        self.compute_pool = ThreadPoolExecutor(n_threads, "modelstream-model") if n_threads else None
         self.stage_agents: list[StageAgent] = []
         #: What the stages' micro-batchers have done, by step id.
         self.batch_statistics: dict[str, BatchStatistics] = {}
@@ -122,12 +116,6 @@ class App(faust.App):
         self.batch_topic_names: set[str] = set()
         #: Those of them whose agents take all partitions of a fetch at once.
         self.whole_fetch_topic_names: set[str] = set()
-        #: Names of the topics that outputs go to.
-        self.output_topic_names: set[str] = set()
-        #: Where to go on when records were deleted before they were read.
-        self.on_gap = "earliest"
-        #: Seconds without progress after which partitions are stalled.
-        self.stall_limit_s = self.limits.stall_timeout_s
         defaults: dict[str, Any] = {
             "broker": ";".join(f"modelstream://{address}" for address in settings.bootstrap.split(",")),
             "broker_credentials": settings.faust(),
@@ -185,7 +173,13 @@ class App(faust.App):
     @property
     def kafka_topics(self) -> set[str]:
         """The topics without which this worker cannot work."""
-        return self.batch_topic_names | self.output_topic_names
+        sink = self.built.spec.sink if self.built is not None else None
+        return self.batch_topic_names | ({sink.topic, sink.dead_letter} if sink is not None else set())
+
+    @property
+    def on_gap(self) -> str:
+        """Where to go on when records were deleted before they were read, as `source.on_gap` says."""
+        return "earliest" if self.built is None else self.built.spec.source.on_gap
 
     @property
     def downstream_s(self) -> float:
@@ -283,7 +277,8 @@ class App(faust.App):
         self._data_thread.stop()
         if self.compute_pool is not None:
             self.compute_pool.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self.close_stages)
+        if self.built is not None:
+            await asyncio.to_thread(self.built.close)
 
 
 def create_app(
@@ -306,22 +301,10 @@ def create_app(
     group_instance_id : str, optional
         Name by which the group knows this worker again after a restart.
     """
-    limits = limits_of(built.spec, limits)
-    exactly_once = built.spec.delivery == "exactly_once"
     app = App(
-        built.spec.pipeline, settings=settings, limits=limits, exactly_once=exactly_once,
+        built.spec.pipeline, settings=settings, limits=limits_of(built.spec, limits), built=built,
         consumer_group_instance_id=group_instance_id,
     )  # fmt: skip
-    app.on_gap = built.spec.source.on_gap
-    app.output_topic_names = {built.spec.sink.topic, built.spec.sink.dead_letter}
-    waits_s = [(stage.infer.timeout_ms or 0) / 1000 for stage in built.spec.stages if stage.infer]
-    if exactly_once:
-        waits_s.append(limits.transaction_interval_ms / 1000)
-    app.stall_limit_s = max(limits.stall_timeout_s, _WAITS_PER_STALL * max(waits_s, default=0.0))
-    app.caches = built.caches
-    app.close_stages = built.close
-    if n_threads := pool_threads(built):
-        app.compute_pool = ThreadPoolExecutor(n_threads, thread_name_prefix="modelstream-model")
     add_pages(app)
     attach_agents(app, built)
     return app

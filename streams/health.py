@@ -72,7 +72,7 @@ class Health(Service):
         self._consumer = consumer
         self._app = consumer.app
         self.broker = BrokerStatus(self._app.settings.bootstrap)
-        self._watchdog: Watchdog[TP] = Watchdog(self._app.stall_limit_s)
+        self._watchdog: Watchdog[TP] = Watchdog(self._app.limits.stall_timeout_s)
         self._stalled: set[TP] = set()
         self._ends: dict[TP, int] = {}
         self._ends_at = 0.0

@@ -71,13 +71,14 @@ def stats_of(app: App) -> dict[str, Any]:
         events of the open one.
     """
     ledger = app.consumer.ledger
+    caches = app.built.caches if app.built is not None else {}
     loops = (app.loop, app.consumer._thread.thread_loop)
     return {
         **asdict(app.counters),
         "partitions": sorted(f"{tp.topic}[{tp.partition}]" for tp in ledger.partitions),
         "open_batches": ledger.open_tickets,
         "batches": {step_id: statistics.as_dict() for step_id, statistics in app.batch_statistics.items()},
-        "cache": {step_id: asdict(counters) for step_id, counters in app.caches.items()},
+        "cache": {step_id: asdict(counters) for step_id, counters in caches.items()},
         "tasks": sum(len(asyncio.all_tasks(loop)) for loop in loops),
         **({"transactions": app.exactly_once.stats()} if app.exactly_once is not None else {}),
     }

@@ -22,22 +22,29 @@ _GATHERED_SHARE = 0.05
 # A fetch, its work and its wakes of threads take this long: less of a pause changes nothing but the CPU that it costs.
 _LEAST_PAUSE_MS = 0.5
 
+# Calls that time out one after the other, each of a part of the batch, or transactions, until rows are finished again.
+_WAITS_PER_STALL = 3
+
 
 def limits_of(spec: PipelineSpec, limits: EngineLimits | None = None) -> EngineLimits:
     """Return the limits of a worker of a pipeline, made of the default ones or of others.
 
     A target for the latency says what a quick answer is worth: the tighter it is, the more CPU goes into smaller
-    batches. The tightest of all stages counts.
+    batches. The tightest of all stages counts. And rows that wait as long as the pipeline lets them are not stalled.
     """
     limits = limits or EngineLimits()
-    batches = [stage.infer.batch for stage in spec.stages if stage.infer]
-    targets_ms = [batch.target_p99_ms for batch in batches if batch.target_p99_ms is not None]
+    infers = [stage.infer for stage in spec.stages if stage.infer]
+    targets_ms = [infer.batch.target_p99_ms for infer in infers if infer.batch.target_p99_ms is not None]
     if targets_ms:
         pause_ms = max(_GATHERED_SHARE * min(targets_ms), _LEAST_PAUSE_MS)
         limits = replace(limits, gather_ms=min(limits.gather_ms, pause_ms), linger_ms=min(limits.linger_ms, pause_ms))
     if spec.transaction_interval_ms is not None:
         limits = replace(limits, transaction_interval_ms=spec.transaction_interval_ms)
-    return limits
+    waits_ms = [infer.timeout_ms or 0.0 for infer in infers]
+    if spec.delivery == "exactly_once":
+        waits_ms.append(limits.transaction_interval_ms)
+    longest_s = max(waits_ms, default=0.0) / 1000
+    return replace(limits, stall_timeout_s=max(limits.stall_timeout_s, _WAITS_PER_STALL * longest_s))
 
 
 def downstream_s(limits: EngineLimits) -> float:

@@ -39,6 +39,23 @@ def test_what_is_gathered_is_a_share_of_the_target(target_ms: float, gather_ms: 
     assert (limits.gather_ms, limits.linger_ms) == pytest.approx((gather_ms, linger_ms))
 
 
+@pytest.mark.parametrize(
+    ("options", "keys", "limit_s"),
+    [
+        ({}, {}, 5),
+        ({}, {"timeout_ms": 10_000}, 30),
+        ({"delivery": "exactly_once", "transaction_interval_ms": 100}, {}, 5),
+        # Rows are finished at the commit: an open transaction looks like no progress.
+        ({"delivery": "exactly_once", "transaction_interval_ms": 30_000}, {}, 90),
+    ],
+)
+def test_a_partition_may_stand_still_for_three_times_the_longest_wait(
+    options: dict[str, Any], keys: dict[str, Any], limit_s: float
+) -> None:
+    spec = Pipeline("p", {"topic": "in"}, **options).then("score", infer(["m"], **keys)).to("out").spec
+    assert limits_of(spec, EngineLimits(stall_timeout_s=5)).stall_timeout_s == limit_s
+
+
 @pytest.mark.parametrize(("in_flight", "n"), [([1], 0), ([1, 2], 2), ([2, 3], 5), ([8, 8], 6)])
 def test_only_stages_with_several_batches_in_flight_have_threads(in_flight: list[int], n: int) -> None:
     spec = pipeline(*({"in_flight": each} for each in in_flight)).spec
