@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,6 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 import faust
-from confluent_kafka.admin import AclOperation
 from faust.transport.drivers import TRANSPORTS
 from mode.utils.objects import cached_property
 
@@ -27,19 +27,23 @@ from modelstream.streams.batch_stream import BatchStream, RecordBatchSchema
 from modelstream.streams.build import BuiltPipeline
 from modelstream.streams.caching import cache_settings, warn_if_away
 from modelstream.streams.client_settings import consumer_config, producer_config, transactional_config
-from modelstream.streams.cluster import Cluster
 from modelstream.streams.data_thread import DataThread
 from modelstream.streams.delivery import Delivery
 from modelstream.streams.exactly_once import ExactlyOnce
+from modelstream.streams.input_notes import input_notes
 from modelstream.streams.ledger import Ticket
-from modelstream.streams.pipeline import load_pipeline
+from modelstream.streams.pipeline import Pipeline, load_pipeline
+from modelstream.streams.required_topics import require_worker_topics
 from modelstream.streams.settings import BrokerSettings, EngineLimits
 from modelstream.streams.transactions import TransactionalDelivery
 from modelstream.streams.transport import Transport
 from modelstream.streams.web import add_pages
+from modelstream.streams.wording import counted
 from modelstream.streams.worker_limits import downstream_s, limits_of, pool_threads
 
-__all__ = ["App", "Counters", "app_from_environment", "create_app"]
+__all__ = ["App", "Counters", "app_from_environment", "worker_app"]
+
+logger = logging.getLogger(__name__)
 
 TRANSPORTS.aliases["modelstream"] = f"{Transport.__module__}:{Transport.__name__}"
 
@@ -79,7 +83,7 @@ class App(faust.App):
     limits : EngineLimits, optional
         How much is held at once.
     built : BuiltPipeline, optional
-        The pipeline whose stages `create_app` makes the agents of; none where they are one's own.
+        The pipeline whose stages `worker_app` makes the agents of; none where they are one's own.
     **options : Any
         Faust's own settings.
     """
@@ -281,29 +285,60 @@ class App(faust.App):
             await asyncio.to_thread(self.built.close)
 
 
-def create_app(
-    built: BuiltPipeline,
-    settings: BrokerSettings,
-    limits: EngineLimits | None = None,
+def worker_app(
+    pipeline: Pipeline,
+    file: Path,
     *,
+    redis: str | None = None,
+    broker: str | None = None,
+    limits: EngineLimits | None = None,
     group_instance_id: str | None = None,
+    always_asks: bool,
 ) -> App:
-    """Return the Faust app of a pipeline.
+    """Return the app of a worker, after everything that is checked and told before one starts.
 
     Parameters
     ----------
-    built : BuiltPipeline
-        The pipeline with its functions and models loaded.
-    settings : BrokerSettings
-        Where Kafka is.
+    pipeline : Pipeline
+        What it is to run.
+    file : Path
+        The pipeline's file.
+    redis, broker : str, optional
+        What ``--redis`` and ``--broker`` say; the environment and the file say it otherwise.
     limits : EngineLimits, optional
         How much is held at once.
     group_instance_id : str, optional
-        Name by which the group knows this worker again after a restart.
+        Name by which the group knows this worker again after a restart; none where it is empty.
+    always_asks : bool
+        Whether a broker without logins is asked for the topics too. One with logins always is: aiokafka would try a
+        wrong password again and again.
+
+    Raises
+    ------
+    ModelStreamError
+        If the worker would not work: something is wrong with the pipeline, a model, a topic, or the broker.
     """
+    cache = cache_settings(pipeline.spec, redis, os.environ)
+    built = pipeline.build(redis_url=cache.url if cache else None)
+    spec = built.spec
+    settings = BrokerSettings.resolve(option=broker, in_file=spec.broker, environ=os.environ)
+    if always_asks or settings.has_login:
+        counts = require_worker_topics(settings, spec, file)
+        logger.info(
+            "%s: %s[%s] -> %s on %s%s", spec.pipeline, spec.source.topic,
+            counted(counts[spec.source.topic], "partition"), spec.sink.topic, settings.bootstrap,
+            f" as {settings.principal}" if settings.has_login else "",
+        )  # fmt: skip
+    for model in built.models:
+        for note in model.notes:
+            logger.warning("model %s@%s: %s", model.name, model.version, note)
+    for note in input_notes(spec):
+        logger.warning("%s", note)
+    if cache is not None:
+        warn_if_away(cache)
     app = App(
-        built.spec.pipeline, settings=settings, limits=limits_of(built.spec, limits), built=built,
-        consumer_group_instance_id=group_instance_id,
+        spec.pipeline, settings=settings, limits=limits_of(spec, limits), built=built,
+        consumer_group_instance_id=group_instance_id or None,
     )  # fmt: skip
     add_pages(app)
     attach_agents(app, built)
@@ -321,21 +356,11 @@ def app_from_environment() -> App:
     path = os.environ.get("MODELSTREAM_PIPELINE")
     if not path:
         raise ConfigError("MODELSTREAM_PIPELINE", "set it to the path of a pipeline file")
-    pipeline = load_pipeline(Path(path))
-    cache = cache_settings(pipeline.spec, None, os.environ)
-    built = pipeline.build(redis_url=cache.url if cache else None)
-    if cache is not None:
-        warn_if_away(cache)
-    settings = BrokerSettings.resolve(option=None, in_file=built.spec.broker, environ=os.environ)
-    if settings.has_login:
-        # aiokafka would try a wrong password again and again.
-        cluster, read, write = Cluster(settings), [AclOperation.READ], [AclOperation.WRITE]
-        cluster.partition_counts([])
-        source, sink = built.spec.source, built.spec.sink
-        cluster.require_access(
-            {source.topic: read, sink.topic: write, sink.dead_letter: write}, group=built.spec.pipeline
-        )
-    return create_app(built, settings, group_instance_id=os.environ.get("MODELSTREAM_GROUP_INSTANCE_ID") or None)
+    # Faust's commands that only list something need no broker.
+    return worker_app(
+        load_pipeline(Path(path)), Path(path), group_instance_id=os.environ.get("MODELSTREAM_GROUP_INSTANCE_ID"),
+        always_asks=False,
+    )  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -18,12 +18,12 @@ from modelstream.streams.cli.common import (
     broker_settings,
     pipeline_argument,
     read_pipeline,
-    require_topics,
     set_option,
 )
 from modelstream.streams.consuming import as_ndjson, read_topic
 from modelstream.streams.dead_letter_json import describe_dead_letter
 from modelstream.streams.dead_letter_reading import is_marker
+from modelstream.streams.required_topics import require_topics
 from modelstream.streams.wording import counted
 
 __all__ = ["command"]

@@ -15,11 +15,12 @@ import click
 
 from modelstream.models.errors import ConfigError, did_you_mean
 from modelstream.operators.batch import REASONS
-from modelstream.streams.cli.common import broker_settings, read_pipeline, require_topics
+from modelstream.streams.cli.common import broker_settings, read_pipeline
 from modelstream.streams.cli.moments import TimeType
 from modelstream.streams.cli.progress import show_progress
 from modelstream.streams.consuming import as_key
 from modelstream.streams.dead_letter_reading import LetterFilter, Place
+from modelstream.streams.required_topics import require_topics
 from modelstream.streams.settings import BrokerSettings
 
 __all__ = ["DeadLetterTopics", "PlaceType", "counting", "filter_options", "find_topics", "nothing", "say"]

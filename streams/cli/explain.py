@@ -15,7 +15,6 @@ from modelstream.streams.cli.common import (
     broker_settings,
     pipeline_argument,
     read_pipeline,
-    require_topics,
     set_option,
 )
 from modelstream.streams.cli.dlq_text import printable, utc
@@ -23,6 +22,7 @@ from modelstream.streams.consuming import mentions, read_topic
 from modelstream.streams.dead_letter_json import letter_as_dict
 from modelstream.streams.dead_letter_reading import Letter, read_letters
 from modelstream.streams.explaining import explanations, where_event_stands
+from modelstream.streams.required_topics import require_topics
 from modelstream.streams.settings import BrokerSettings
 from modelstream.streams.spec import PipelineSpec
 

@@ -17,12 +17,12 @@ from modelstream.streams.cli.common import (
     broker_settings,
     pipeline_argument,
     read_pipeline,
-    require_topics,
     set_option,
 )
 from modelstream.streams.cli.progress import rounded_rate, show_progress
 from modelstream.streams.event_files import EventFile, FileFormat, KeyWatch, Record, open_events
 from modelstream.streams.producing import produce_records
+from modelstream.streams.required_topics import require_topics
 from modelstream.streams.settings import BrokerSettings
 
 __all__ = ["command"]

@@ -14,7 +14,7 @@ import click
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.caching import what_is_wrong
-from modelstream.streams.cli.common import read_pipeline, require_topics
+from modelstream.streams.cli.common import read_pipeline
 from modelstream.streams.cli.progress import show_progress
 from modelstream.streams.cluster import Cluster
 from modelstream.streams.embedded import EmbeddedBroker, EmbeddedCache
@@ -22,6 +22,7 @@ from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.prepared import PreparedEvents, TimedRecord, prepare
 from modelstream.streams.replay.sources import ReplaySource, TopicSource, open_source
 from modelstream.streams.replay.target import Target, live_target, own_target, partitions_of
+from modelstream.streams.required_topics import require_topics
 from modelstream.streams.settings import BrokerSettings, RedisSettings
 from modelstream.streams.spec import PipelineSpec
 from modelstream.streams.wording import counted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from dataclasses import replace
@@ -12,22 +11,17 @@ from pathlib import Path
 import click
 
 from modelstream.models.errors import ConfigError, ModelStreamError
-from modelstream.streams.app import create_app
-from modelstream.streams.caching import cache_settings, warn_if_away
+from modelstream.streams.app import worker_app
 from modelstream.streams.cli.common import (
     EXIT_CONFIG,
     EXIT_FAILED,
     broker_option,
-    broker_settings,
     pipeline_argument,
     read_pipeline,
     redis_option,
-    require_topics,
     set_option,
 )
-from modelstream.streams.input_notes import input_notes
 from modelstream.streams.settings import EngineLimits
-from modelstream.streams.wording import counted
 from modelstream.streams.worker import exit_process, log_to_stderr, run_worker, stop_quietly
 
 __all__ = ["command"]
@@ -92,36 +86,19 @@ def command(
     """
     signal.signal(signal.SIGTERM, stop_quietly)
     log_to_stderr(log_level)
-    described = read_pipeline(pipeline, overrides)
-    cache = cache_settings(described.spec, redis, os.environ)
-    built = described.build(redis_url=cache.url if cache else None)
-    spec = built.spec
-    settings = broker_settings(broker, spec.broker)
-    counts = require_topics(
-        settings, spec, pipeline, reads=["source.topic"], writes=["sink.topic", "sink.dead_letter"], group=spec.pipeline
-    )
-    for model in built.models:
-        for note in model.notes:
-            logger.warning("model %s@%s: %s", model.name, model.version, note)
-    for note in input_notes(spec):
-        logger.warning("%s", note)
-    if cache is not None:
-        warn_if_away(cache)
     limits = EngineLimits()
     if session_timeout is not None:
         limits = replace(limits, session_timeout_s=session_timeout)
     if stall_timeout is not None:
         limits = replace(limits, stall_timeout_s=stall_timeout)
-    app = create_app(built, settings, limits, group_instance_id=group_instance_id or None)
+    app = worker_app(
+        read_pipeline(pipeline, overrides), pipeline, redis=redis, broker=broker, limits=limits,
+        group_instance_id=group_instance_id, always_asks=True,
+    )  # fmt: skip
     app.conf.web_enabled = not without_web
     app.conf.web_bind = web_bind
     if web_port is not None:
         app.conf.web_port, app.web_port_is_chosen = web_port, True
-    logger.info(
-        "%s: %s[%s] -> %s on %s%s", spec.pipeline, spec.source.topic,
-        counted(counts[spec.source.topic], "partition"), spec.sink.topic, settings.bootstrap,
-        f" as {settings.principal}" if settings.has_login else "",
-    )  # fmt: skip
     code = 0
     try:
         run_worker(app)
@@ -130,7 +107,7 @@ def command(
         code = EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED
     counters = app.counters
     logger.info(
-        "%s has ended: %d events, %d filtered, %d predictions, %d dead letters", spec.pipeline, counters.events,
+        "%s has ended: %d events, %d filtered, %d predictions, %d dead letters", app.conf.id, counters.events,
         counters.filtered, counters.predictions, counters.dead_letters,
     )  # fmt: skip
     exit_process(code)

@@ -16,7 +16,6 @@ from modelstream.streams.cli.common import (
     pipeline_argument,
     read_pipeline,
     redis_option,
-    require_topics,
     set_option,
 )
 from modelstream.streams.cli.models_text import describe_field, describe_model
@@ -24,9 +23,11 @@ from modelstream.streams.graph import cascade_lines, ensemble_line, rules_lines
 from modelstream.streams.infer_spec import ModelSpec
 from modelstream.streams.input_notes import input_notes
 from modelstream.streams.known_columns import unchecked_notes
+from modelstream.streams.required_topics import require_worker_topics
 from modelstream.streams.spec import DeclaredColumns, PresentFields, StageSpec
 from modelstream.streams.stage_spec import RulesSpec
 from modelstream.streams.wording import counted
+from modelstream.streams.worker_limits import limits_of
 
 __all__ = ["command"]
 
@@ -73,14 +74,13 @@ def _check_topics(pipeline: Path, built: BuiltPipeline, broker: str | None, offl
     if not (broker or os.environ.get("MODELSTREAM_BROKER") or spec.broker):
         return "not asked; none is named"
     settings = broker_settings(broker, spec.broker)
-    counts = require_topics(
-        settings, spec, pipeline, reads=["source.topic"], writes=["sink.topic", "sink.dead_letter"], group=spec.pipeline
-    )
+    counts = require_worker_topics(settings, spec, pipeline)
     if spec.delivery == "exactly_once":
         # Imported here: most pipelines are checked without an app.
-        from modelstream.streams.app import create_app
+        from modelstream.streams.app import App
 
-        if (exactly_once := create_app(built, settings).exactly_once) is not None:
+        app = App(spec.pipeline, settings=settings, limits=limits_of(spec), built=built)
+        if (exactly_once := app.exactly_once) is not None:
             exactly_once.check(spec.source.topic)
     return f"{settings.bootstrap}, has " + ", ".join(
         f"{topic} ({counted(n, 'partition')})" for topic, n in counts.items()

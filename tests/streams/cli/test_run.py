@@ -30,3 +30,15 @@ def test_the_app_of_the_environment_needs_it_too(run, project, monkeypatch):
     monkeypatch.setenv("MODELSTREAM_PIPELINE", str(project))
     with pytest.raises(ConfigError, match=r"stages\[3\]\.infer\.cache: needs a Redis"):
         app_from_environment()
+
+
+def test_the_app_of_the_environment_says_what_may_be_misspelt(project, monkeypatch, caplog):
+    from modelstream.streams.app import app_from_environment
+
+    misspelt = "[{model: total@1, inputs: {distance: arival_delay.value}}]"
+    project.write_text(project.read_text().replace("[total@1]", misspelt))
+    monkeypatch.setenv("MODELSTREAM_PIPELINE", str(project))
+    monkeypatch.setenv("MODELSTREAM_BROKER", "127.0.0.1:1")
+    app_from_environment()
+    [note] = caplog.messages
+    assert note.startswith("stages[4].infer.models[0].inputs.distance: no answer 'arival_delay'")
