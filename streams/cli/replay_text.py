@@ -131,7 +131,7 @@ def _rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
     ):
         yield ("?" if count is None else f"{count:,}"), what
     yield from _rates(result)
-    if result.any_answered:
+    if result.predictions or result.dead_letters:
         among = ", of those that got one" if result.unanswered else ""
         yield f"{result.max_lag:,}", f"events waiting for an answer at the most{among}"
     for stage in result.stages:

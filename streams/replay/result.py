@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,8 +13,6 @@ from modelstream.models.errors import ConfigError, ModelStreamError
 from modelstream.operators.cache_counters import CacheCounters
 
 __all__ = ["Environment", "Latency", "ReplayResult", "Sample", "StageFigures", "ending"]
-
-_V = TypeVar("_V", bound="_Value")
 
 
 class _Ending(TypedDict):
@@ -280,15 +278,30 @@ class ReplayResult(_Value):
         return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     @classmethod
-    def from_json(cls, text: bytes) -> ReplayResult:
+    def from_json(cls, text: bytes, path: str = "") -> ReplayResult:
         """Return the result that `to_json` has written.
+
+        Parameters
+        ----------
+        text : bytes
+            What it has written.
+        path : str
+            The file that it comes from, for errors.
 
         Raises
         ------
         ConfigError
             It is none.
         """
-        return _validated(cls, text, "")
+        try:
+            # By orjson, not by pydantic's own parser: an integer of a JSON file stays one.
+            return cls.model_validate(orjson.loads(text))
+        except orjson.JSONDecodeError:
+            raise ConfigError(path, "is no JSON; name a file that `modelstream replay --json` wrote") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ConfigError(path, f"is no result of a replay: {place}: {first['msg'].lower()}") from None
 
     @classmethod
     def read(cls, path: Path) -> ReplayResult:
@@ -300,7 +313,7 @@ class ReplayResult(_Value):
             There is no such file, or it holds something else.
         """
         try:
-            return _validated(cls, path.read_bytes(), str(path))
+            return cls.from_json(path.read_bytes(), str(path))
         except OSError as error:
             raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
 
@@ -337,21 +350,3 @@ class ReplayResult(_Value):
     def ended_early(self) -> bool:
         """Whether there was more to come when it ended."""
         return self.interrupted or bool(self.failure)
-
-    @property
-    def any_answered(self) -> bool:
-        """Whether anything came back: else there is no pace and no wait to tell of."""
-        return bool(self.predictions or self.dead_letters)
-
-
-def _validated(model: type[_V], text: bytes, path: str) -> _V:
-    try:
-        # By orjson, not by pydantic's own parser: an integer of a JSON file stays one.
-        found: Any = orjson.loads(text)
-        return model.model_validate(found)
-    except orjson.JSONDecodeError:
-        raise ConfigError(path, "is no JSON; name a file that `modelstream replay --json` wrote") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigError(path, f"is no result of a replay: {place}: {first['msg'].lower()}") from None
