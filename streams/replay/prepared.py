@@ -142,41 +142,46 @@ def prepare(
         There are no events, or none has the time that is needed.
     """
     codec = make_codec(source)
-    laid: list[NDArray[np.void]] = []
-    hashes: list[NDArray[np.uint64]] = []
-    times_ms: list[NDArray[np.int64]] = []
+    parts: list[tuple[NDArray[np.void], NDArray[np.uint64], NDArray[np.int64]]] = []
     n_events = 0
-    with ExitStack() as stack:
-        files = [stack.enter_context((folder / name).open("wb")) for name in (VALUES, KEYS, HEADERS)]
-        for chunk in _chunks(islice(records, limit)):
-            keys, values, stamps_ms, *rest = map(list, zip(*chunk, strict=True))
-            headers: list[bytes | None] = list(map(_packed, rest[0])) if rest else [None] * len(keys)
-            for file, cells in zip(files, (values, keys, headers), strict=True):
-                file.write(b"".join(filter(None, cells)))
-            laid.append(_laid_out(keys, values, headers, n_partitions, n_events))
-            ids, times = _ids_and_times(codec, keys, values, stamps_ms)
-            times_ms.append(times)
-            if codec.event_id is not None:
-                hashes.append(hash_ids(ids))
-            n_events += len(chunk)
-            on_progress(n_events)
+    for part in _written(islice(records, limit), codec, n_partitions, folder):
+        parts.append(part)
+        n_events += len(part[0])
+        on_progress(n_events)
     if not n_events:
         raise ConfigError("", "there are no events to replay")
-    all_times_ms = np.concatenate(times_ms)
-    if needs_times and (all_times_ms == _NO_TIME).all():
+    table, id_hashes, times_ms = map(np.concatenate, zip(*parts, strict=True))
+    if needs_times and (times_ms == _NO_TIME).all():
         raise ConfigError(
             "source.event_time",
             f"none of {counted(n_events, 'event')} can be read with a time in {source.event_time!r}, and the pace goes "
             "by it; name the field that has it, or use --speed max, or --rate N/s",
         )
-    table = np.concatenate(laid)
     np.save(folder / RECORDS, table)
     return PreparedEvents(
         folder,
         np.ascontiguousarray(table["partition"]),
-        np.concatenate(hashes) if hashes else None,
-        _without_gaps(all_times_ms),
+        None if codec.event_id is None else id_hashes,
+        _without_gaps(times_ms),
     )
+
+
+def _written(
+    records: Iterable[TimedRecord], codec: Codec, n_partitions: int, folder: Path
+) -> Iterator[tuple[NDArray[np.void], NDArray[np.uint64], NDArray[np.int64]]]:
+    """Write records into a folder, and yield of each chunk how it is laid out, hashes of its ids, and its times."""
+    n_before = 0
+    with ExitStack() as stack:
+        files = [stack.enter_context((folder / name).open("wb")) for name in (VALUES, KEYS, HEADERS)]
+        for chunk in _chunks(records):
+            keys, values, stamps_ms, *rest = map(list, zip(*chunk, strict=True))
+            headers: list[bytes | None] = list(map(_packed, rest[0])) if rest else [None] * len(keys)
+            for file, cells in zip(files, (values, keys, headers), strict=True):
+                file.write(b"".join(filter(None, cells)))
+            ids, times_ms = _ids_and_times(codec, keys, values, stamps_ms)
+            hashes = hash_ids([] if codec.event_id is None else ids)
+            yield _laid_out(keys, values, headers, n_partitions, n_before), hashes, times_ms
+            n_before += len(chunk)
 
 
 def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
