@@ -197,9 +197,9 @@ class Pipeline:
         """
         data = self.spec.model_dump(by_alias=True, exclude_defaults=True)
         for i, stage in enumerate(data["stages"]):
-            for kind in ("extract", "filter", "rules"):
-                if callable(stage.get(kind)):
-                    stage[kind] = function_name(stage[kind], f"stages[{i}].{kind}")
+            for kind, step in stage.items():
+                if callable(step):
+                    stage[kind] = function_name(step, f"stages[{i}].{kind}")
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
     def build(self, models_dir: str | Path | None = None, *, redis_url: str | None = None) -> BuiltPipeline:
