@@ -20,7 +20,7 @@ from support.secured_kafka import OPERATOR, PASSWORDS, SecuredKafka
 from support.streams import KnownStream, Outcome, wait_for
 from support.token_endpoint import TokenEndpoint
 
-from modelstream.models.errors import BrokerRefused
+from modelstream.models.errors import BrokerRefused, ConfigError
 from modelstream.streams.app import app_from_environment
 from modelstream.streams.worker_process import WorkerFailed, WorkerProcess
 
@@ -383,6 +383,12 @@ def test_the_faust_command_line_asks_first_too(
     for name, value in way.environ.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(BrokerRefused, match="User:worker may not READ topic"):
+        app_from_environment()
+    allow_worker(secured_kafka, way.principal, stream)
+    missing = f"{stream.sink}-missing"
+    secured_kafka.allow(way.principal, "topic", missing, WRITE)
+    stream.file.write_text(stream.file.read_text().replace(stream.sink, missing))
+    with pytest.raises(ConfigError, match=f"sink.topic: no topic '{missing}'"):
         app_from_environment()
     monkeypatch.delenv(f"{PREFIX}SASL_PASSWORD_FILE")
     monkeypatch.setenv(f"{PREFIX}SASL_PASSWORD", "wr0ng")
