@@ -4,7 +4,7 @@ UV ?= uv
 PORT ?= 9092
 EVENTS ?=
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 ROWS ?=
 SEED ?=
 MINUTES ?= 60
@@ -26,7 +26,7 @@ replay-quick: $(INSTALLED) ## Replay 5,000 flights at full speed on an embedded 
 	@$(BIN)/python examples/flights/data.py --limit 5000 | \
 		$(BIN)/modelstream replay examples/flights/pipeline.yaml - --broker embedded $(if $(JSON),--json "$(JSON)") $(ARGS)
 
-# Most tests wait for processes: two at a time take two thirds of the time.
+# Most tests wait for processes: three at a time keep two processors busy.
 test: $(INSTALLED) ## Run the tests, on Apache Kafka where Java and Maven are; ARGS="-k ledger" for some, WORKERS=0 one by one
 	FAULT_SCALE=quick $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
