@@ -166,7 +166,9 @@ def _too_short(result: ReplayResult) -> Finding | None:
     steady_s = n_steady / result.answers_per_s if result.answers_per_s else 0.0
     if steady_s >= _RATE_S:
         return None
-    if result.answers_per_s is None:
+    if n_steady < 2:
+        came = f"{counted(result.predictions, 'prediction')} came."
+    elif result.answers_per_s is None:
         came = "Predictions came in a few bursts, with a long wait before one of them."
     else:
         came = (
@@ -190,11 +192,16 @@ def _backlog(result: ReplayResult) -> int | None:
 
 def _notes(result: ReplayResult) -> Iterator[Finding]:
     if result.arrivals == "max":
+        read = (
+            "Read the rate of the whole here"
+            if result.answers_per_s is None
+            else "Read the steady rate here, which leaves the warm-up out: compare it with capacity and what-if"
+        )
         yield Finding(
             "note",
             "As fast as possible",
-            "The events wait for the pipeline, so their latencies say how long the queue was. Read the steady rate "
-            "here, which leaves the warm-up out: compare it with capacity and what-if. Replay at a rate for latencies.",
+            f"The events wait for the pipeline, so their latencies say how long the queue was. {read}. "
+            "Replay at a rate for latencies.",
         )
     latency = result.append_latency if result.latency_clock == "log_append_time" else result.consumer_latency
     if latency is not None and latency.n < _BEYOND * 1000:

@@ -87,7 +87,11 @@ def test_at_full_speed_predictions_of_less_than_five_seconds_tell_no_rate():
     too_short = ("warning", "Too short to tell a rate")
     assert titles(**short) == [too_short, ("note", "As fast as possible")]
     assert too_short not in titles(**short | {"answers_per_s": 2000.0})
-    assert too_short in titles(**short | {"answers_per_s": None})
+    none = short | {"answers_per_s": None}
+    assert too_short in titles(**none)
+    assert ["steady" in one.text for one in findings(make_result(**none))] == [False, False]
+    one_alone = findings(make_result(**none | {"predictions": 1, "warm_up": 0.0}))
+    assert one_alone[0].text == "1 prediction came. Give it more events."
     assert too_short not in titles(**short | {"arrivals": "recorded"})
     assert too_short not in titles(**short | {"latency_clock": "virtual"})  # which has no queues to fill
 
