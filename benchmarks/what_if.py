@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks.cluster import open_broker
 
 from modelstream.examples.flights.data import encoded_events
+from modelstream.streams.replay.result import ReplayResult
 
 __all__ = ["main"]
 
@@ -74,7 +75,7 @@ class _Comparison:
             self._replay({}, paced=is_paced)
         paced = self._rounds(n_rounds, paced=True)
         full = self._rounds(n_rounds, paced=False)
-        known = _middle(paced[0], "p99_ms"), _middle(full[0], "answers_per_s")
+        known = _middle(paced[0], "p99_ms"), _middle(full[0], "full_speed_per_s")
         return [
             _compare(setting, self._predict(setting, *known), *measured)
             for setting, *measured in zip(SETTINGS, paced, full, strict=True)
@@ -98,7 +99,8 @@ class _Comparison:
             "--broker", self._address, "--json", str(out), *sets,
         )  # fmt: skip
         result: dict[str, Any] = json.loads(out.read_bytes())
-        told = {name: result[name] for name in ("p50_ms", "p99_ms", "answers_per_s", "p99_send_delay_ms")}
+        result["full_speed_per_s"] = ReplayResult.read(out).full_speed_per_s
+        told = {name: result[name] for name in ("p50_ms", "p99_ms", "full_speed_per_s", "p99_send_delay_ms")}
         print(f"measured {setting or 'as it is'}: {told}", flush=True)
         return result | {"path": str(out)}
 
@@ -138,7 +140,7 @@ def _compare(
     figures = {
         "p50_ms": (predicted["p50_ms"], _median(paced, "p50_ms")),
         "p99_ms": (predicted["p99_ms"], _median(paced, "p99_ms")),
-        "throughput_per_s": (predicted["throughput_per_s"], _median(full, "answers_per_s")),
+        "throughput_per_s": (predicted["throughput_per_s"], _median(full, "full_speed_per_s")),
     }
     return {
         "setting": setting,

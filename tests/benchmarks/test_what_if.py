@@ -13,7 +13,7 @@ PREDICTED = {"p50_ms": 12.0, "p99_ms": 30.0, "throughput_per_s": 900.0}
 
 def compared(predicted: dict[str, float]) -> dict[str, Any]:
     paced = [{"p50_ms": p50, "p99_ms": 3 * p50} for p50 in (10.0, 99.0, 8.0)]
-    full = [{"answers_per_s": rate} for rate in (500.0, 1000.0, 5000.0)]
+    full = [{"full_speed_per_s": rate} for rate in (500.0, 1000.0, 5000.0)]
     return what_if._compare({"max_size": 64}, predicted, paced, full)
 
 
