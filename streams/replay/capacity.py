@@ -79,8 +79,7 @@ class Capacity(BaseModel):
     bound_p99_ms : float
         The latency that was allowed.
     full_speed_per_s : float or None
-        Events per second where all are there at once: by the steady rate, or that of the whole where there is none, or
-        where most events are filtered.
+        Events per second where all are there at once, as `ReplayResult.full_speed_per_s` says.
     cpu_s_per_million : float or None
         CPU seconds of the workers for a million events, at the sustained rate.
     cost_per_million : float or None

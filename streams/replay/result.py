@@ -328,11 +328,15 @@ class ReplayResult(_Value):
 
     @property
     def full_speed_per_s(self) -> float:
-        """Events per second where all are there at once: by the steady rate, where most of them are predicted."""
+        """Events per second where all are there at once.
+
+        By the steady rate where at least half of the events are predicted, unless that of the whole is higher: a wait
+        at the end weighs less in it.
+        """
         n_predicted = self.predictions - self.duplicates
         if self.answers_per_s is None or 2 * n_predicted < self.events:
             return self.events_per_s
-        return self.answers_per_s * self.events / n_predicted
+        return max(round(self.answers_per_s * self.events / n_predicted, 1), self.events_per_s)
 
     @property
     def only_dead_letters(self) -> bool:

@@ -70,7 +70,7 @@ def test_a_generator_that_is_late_each_time_ends_the_search_soon_with_advice(sea
 
 
 def test_of_the_rate_at_full_speed_it_is_said_which_one_it_is(search: Any) -> None:
-    fast = make_result(events_per_s=500.0, answers_per_s=1995.0)
+    fast = make_result(events_per_s=500.0, answers_per_s=1995.0, predictions=20_000)
     said = search(fast, fast, KeyboardInterrupt()).output
     assert "1,995 events/s at full speed, the steady rate, first 25% left out\n" in said
     most_filtered = make_result(events_per_s=5000.0, answers_per_s=1995.0)
@@ -118,7 +118,7 @@ def test_a_probe_has_the_events_of_its_time_and_the_result_the_cost_of_its_rate(
 
 
 def test_ctrl_c_keeps_what_was_found(search: Any, tmp_path: Path) -> None:
-    good = make_result(p99_ms=20.0, p99_send_delay_ms=1.0, series=())
+    good = make_result(p99_ms=20.0, p99_send_delay_ms=1.0, series=(), predictions=20_000)
     done = search(good, good, good, KeyboardInterrupt())
     assert done.exit_code == 130, done.output
     assert "sustained so far: " in done.output
@@ -129,7 +129,7 @@ def test_ctrl_c_keeps_what_was_found(search: Any, tmp_path: Path) -> None:
 
 
 def test_a_failure_keeps_what_was_found_too(search: Any, tmp_path: Path) -> None:
-    good = make_result(p99_ms=20.0, p99_send_delay_ms=1.0, series=())
+    good = make_result(p99_ms=20.0, p99_send_delay_ms=1.0, series=(), predictions=20_000)
     done = search(good, good, good, ModelStreamError("the worker ended"))
     assert isinstance(done.exception, ModelStreamError)
     assert "sustained so far: " in done.output

@@ -31,7 +31,7 @@ def test_of_rows_that_are_alike_none_is_the_best(capsys: pytest.CaptureFixture[s
 
 
 def test_what_no_replay_has_calibrated_is_said_to_be_relative(capsys: pytest.CaptureFixture[str]) -> None:
-    full = make_result(arrivals="max", answers_per_s=812.0, predictions=20_000, filtered=0)
+    full = make_result(arrivals="max", answers_per_s=812.0, events_per_s=800.0, predictions=20_000)
     paced = make_result(p99_ms=6.4)
     assert "relative until calibrated with --measured" in shown(capsys, (5.0, 900.0))
     said = shown(capsys, (5.0, 900.0), results=[full])

@@ -54,7 +54,9 @@ def _measured(**changes: Any) -> ReplayResult:
 
 
 def _full_speed(**changes: Any) -> ReplayResult:
-    return _measured(**{"speed": "max", "arrivals": "max", "predictions": N, "filtered": 0, **changes})
+    return _measured(
+        **{"speed": "max", "arrivals": "max", "predictions": N, "filtered": 0, "events_per_s": 1.0, **changes}
+    )
 
 
 def _at_the_rate(service_ms: float | None = None, **changes: Any) -> ReplayResult:

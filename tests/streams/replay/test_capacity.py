@@ -159,8 +159,9 @@ def test_there_is_no_search_where_full_speed_tells_nothing() -> None:
 
 
 def test_the_rate_at_full_speed_is_of_events_also_where_some_are_filtered() -> None:
-    counts = {"events": 1000, "duplicates": 0, "events_per_s": 90.0, "answers_per_s": 80.0}
-    assert make_result(predictions=1000, **counts).full_speed_per_s == 80
-    assert make_result(predictions=500, **counts).full_speed_per_s == 160
+    counts = {"events": 1000, "duplicates": 0, "events_per_s": 90.0, "answers_per_s": 95.0}
+    assert make_result(predictions=1000, **counts).full_speed_per_s == 95
+    assert make_result(predictions=500, **counts).full_speed_per_s == 190
+    assert make_result(predictions=500, **counts | {"answers_per_s": 40.0}).full_speed_per_s == 90
     assert make_result(predictions=499, **counts).full_speed_per_s == 90
     assert make_result(**counts | {"answers_per_s": None}).full_speed_per_s == 90
