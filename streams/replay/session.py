@@ -55,7 +55,7 @@ class Observation:
     ended_by : KeyboardInterrupt, ModelStreamError or None
         What ended it before its end: Ctrl-C, or a process or the broker that failed.
     moved_us : int
-        When a look last found something answered or filtered, or Ctrl-C came; 0 where neither did after all were sent.
+        When a look last found something sent, answered or filtered, or Ctrl-C came; 0 where nobody looked.
     """
 
     start_us: int
@@ -163,7 +163,6 @@ class _Run:
         self.stats_before: list[dict[str, Any]] = []
         self.stats_after: list[dict[str, Any]] = []
         self._looked_at = self._reported_at = self._moved_at = self._started_at = 0.0
-        self.moved_us = 0
         self._seen: tuple[int, ...] = ()
         self._over = False
 
@@ -183,11 +182,16 @@ class _Run:
         finally:
             self._reader.end()
 
+    @property
+    def moved_us(self) -> int:
+        """When something last moved, in microseconds since 1970."""
+        return time.time_ns() // 1000 - int((time.monotonic() - self._moved_at) * 1e6)
+
     def _end_early(self, why: KeyboardInterrupt | ModelStreamError) -> KeyboardInterrupt | ModelStreamError:
         """Have the generator end, and ask the workers a last time; return what ended the run: a failure, if any."""
         failure = why if isinstance(why, ModelStreamError) else None
         if failure is None:
-            self.moved_us = time.time_ns() // 1000
+            self._moved_at = time.monotonic()
         for last in (self._sending.stop, self._look_at_workers):
             try:
                 last()
@@ -228,8 +232,6 @@ class _Run:
             self._moved_at = now
             return
         has_moved = self._has_moved()
-        if has_moved:
-            self._moved_at = now
         # The workers are only asked when they have nothing else to do, so that the question delays no answer.
         if not has_moved or self.answers.n + self.letters.n >= self._n_events:
             self._look_at_workers()
@@ -242,7 +244,7 @@ class _Run:
         seen = (self.answers.n, self.letters.n, *(count_of(name, self.stats_after, []) for name in _ENDS))
         before, self._seen = self._seen, seen
         if seen != before:
-            self.moved_us = time.time_ns() // 1000
+            self._moved_at = time.monotonic()
         return seen != before
 
     def _look_at_workers(self, with_stats: bool = True) -> None:
