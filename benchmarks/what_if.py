@@ -98,11 +98,10 @@ class _Comparison:
             "replay", str(PIPELINE), str(self._events), *pace, "--partitions", "2", "--no-progress",
             "--broker", self._address, "--json", str(out), *sets,
         )  # fmt: skip
-        result: dict[str, Any] = json.loads(out.read_bytes())
-        result["full_speed_per_s"] = ReplayResult.read(out).full_speed_per_s
-        told = {name: result[name] for name in ("p50_ms", "p99_ms", "full_speed_per_s", "p99_send_delay_ms")}
+        result = ReplayResult.read(out)
+        told = {name: getattr(result, name) for name in ("p50_ms", "p99_ms", "full_speed_per_s", "p99_send_delay_ms")}
         print(f"measured {setting or 'as it is'}: {told}", flush=True)
-        return result | {"path": str(out)}
+        return told | {"path": str(out)}
 
     def _predict(self, setting: dict[str, int], paced: dict[str, Any], full: dict[str, Any]) -> dict[str, Any]:
         out = self._folder / "predicted.json"

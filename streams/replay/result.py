@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from modelstream.models.errors import ConfigError, ModelStreamError
 from modelstream.operators.cache_counters import CacheCounters
 
-__all__ = ["Environment", "Latency", "ReplayResult", "Sample", "StageFigures", "ending"]
+__all__ = ["Environment", "Latency", "ReplayResult", "Sample", "StageFigures", "ending", "full_speed"]
 
 
 class _Ending(TypedDict):
@@ -32,6 +32,31 @@ def ending(ended_by: BaseException | None) -> _Ending:
         "interrupted": isinstance(ended_by, KeyboardInterrupt),
         "failure": str(ended_by) if isinstance(ended_by, ModelStreamError) else "",
     }
+
+
+def full_speed(steady_per_s: float | None, n_timed: int, n_events: int, whole_per_s: float) -> float:
+    """Return events per second where all are there at once.
+
+    By the steady rate where at least half of the events are in it, unless that of the whole is higher: a wait at the
+    end weighs less in it.
+
+    Parameters
+    ----------
+    steady_per_s : float or None
+        What `answers_per_s` says of the events that have a time.
+    n_timed, n_events : int
+        How many have one, and how many there are.
+    whole_per_s : float
+        Events per second from the start to the end.
+
+    Examples
+    --------
+    >>> full_speed(95.0, 500, 1000, 90.0), full_speed(95.0, 499, 1000, 90.0), full_speed(None, 1000, 1000, 90.0)
+    (190.0, 90.0, 90.0)
+    """
+    if steady_per_s is None or 2 * n_timed < n_events:
+        return whole_per_s
+    return max(round(steady_per_s * n_events / n_timed, 1), whole_per_s)
 
 
 class _Value(BaseModel):
@@ -148,7 +173,8 @@ class ReplayResult(_Value):
     events_per_s : float
         Events that are not missing, from the first sent to the last answered or filtered, warm-up included.
     answers_per_s : float or None
-        Predictions after the warm-up over the time in which they came; None where too few came to tell.
+        Predictions after the warm-up over the time in which they came; None where too few came to tell, or in
+        a few bursts.
     seconds : float
         From the first event sent to the last answer; where events were filtered half a second after it or later, to the
         look that found it, up to 0.2 s late; where Ctrl-C came, to that.
@@ -328,15 +354,8 @@ class ReplayResult(_Value):
 
     @property
     def full_speed_per_s(self) -> float:
-        """Events per second where all are there at once.
-
-        By the steady rate where at least half of the events are predicted, unless that of the whole is higher: a wait
-        at the end weighs less in it.
-        """
-        n_predicted = self.predictions - self.duplicates
-        if self.answers_per_s is None or 2 * n_predicted < self.events:
-            return self.events_per_s
-        return max(round(self.answers_per_s * self.events / n_predicted, 1), self.events_per_s)
+        """Events per second where all are there at once, as `full_speed` says."""
+        return full_speed(self.answers_per_s, self.predictions - self.duplicates, self.events, self.events_per_s)
 
     @property
     def only_dead_letters(self) -> bool:

@@ -17,6 +17,7 @@ from modelstream.streams.infer_spec import BatchSpec
 from modelstream.streams.replay.costs import Costs
 from modelstream.streams.replay.figures import answers_per_s
 from modelstream.streams.replay.offline import run_offline
+from modelstream.streams.replay.result import full_speed
 from modelstream.streams.spec import Threads, validated
 from modelstream.streams.spec_types import Spec
 from modelstream.streams.worker_limits import limits_of
@@ -140,10 +141,8 @@ def at_full_speed(built: BuiltPipeline, values: Sequence[bytes | None], setting:
     run = run_offline(_hollow(with_setting(built, setting)), many, [None] * len(many), None, costs)
     # Of events that were filtered there is no time.
     answered_us = np.round(run.answered_s[~np.isnan(run.answered_s)] * 1e6).astype(np.int64)
-    rate = answers_per_s(answered_us, _WARM_UP, 0) if 2 * len(answered_us) >= len(many) else None
-    if rate is None:
-        return len(many) / run.seconds if run.seconds else float("inf")
-    return rate * len(many) / len(answered_us)
+    whole_per_s = len(many) / run.seconds if run.seconds else float("inf")
+    return full_speed(answers_per_s(answered_us, _WARM_UP, 0), len(answered_us), len(many), whole_per_s)
 
 
 def with_setting(built: BuiltPipeline, setting: Setting) -> BuiltPipeline:
