@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from uuid import uuid4
 import orjson
 import pytest
 from support.kafka_tools import Outgoing, committed_offsets, delete_topics, end_offsets, partitions_of, produce_all
+from support.runs import plain_environment
 from support.streams import KnownStream, wait_for
 
 from modelstream.streams.worker_process import WorkerProcess
@@ -75,7 +75,7 @@ class FaustWorker(WorkerProcess):
 
 def run_faust(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command of Faust's on the engine's app to its end."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MODELSTREAM_")}
+    kept = plain_environment()
     return subprocess.run(
         [FAUST, "-A", ENGINE, *arguments],
         stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE_S, env=kept | environ, text=True, check=False,

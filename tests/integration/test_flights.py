@@ -18,6 +18,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 from support.kafka_tools import committed_offsets, delete_topics, end_offsets, read_all
+from support.runs import plain_environment
 from support.streams import wait_for
 
 from modelstream.examples.flights.data import CANCELLED, FLIGHTS, encoded_events
@@ -36,7 +37,7 @@ DEADLINE_S = 240.0
 
 def modelstream(*arguments: object) -> subprocess.CompletedProcess[bytes]:
     """Run a command of ours to its end, which must be a good one."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MODELSTREAM_")}
+    kept = plain_environment()
     command = [sys.executable, "-m", "modelstream", *map(str, arguments)]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE_S, env=kept, check=False

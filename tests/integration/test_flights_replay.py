@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from datetime import datetime
@@ -12,6 +11,7 @@ import orjson
 import pytest
 from support.browser import Browser
 from support.report_pages import see_report
+from support.runs import plain_environment
 
 from modelstream.examples.flights.data import CANCELLED, FLIGHTS, encoded_events
 from modelstream.streams.replay.result import ReplayResult
@@ -29,7 +29,7 @@ def replay(folder: Path, n_events: int, *options: str) -> tuple[ReplayResult, Pa
         file.writelines(event + b"\n" for _, event in encoded_events(n_events))
     command = [sys.executable, "-m", "modelstream", "replay", PIPELINE, events, "--broker", "embedded", "--no-progress"]
     command += [*options, "--report", report, "--json", result]
-    env = {key: value for key, value in os.environ.items() if not key.startswith("MODELSTREAM_")}
+    env = plain_environment()
     done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     return ReplayResult.read(result), report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from support.onnx_factory import affine, write_model
-from support.runs import Run, assert_told
+from support.runs import Run, assert_told, plain_environment
 
 from modelstream.streams.embedded import free_port
 
@@ -148,7 +147,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run_process(*arguments: object) -> Run:
     """Run ``modelstream run`` as a user does."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MODELSTREAM_")}
+    environment = plain_environment()
     done = subprocess.run(
         [sys.executable, "-m", "modelstream", "run", *map(str, arguments)],
         stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE_S, env=environment, text=True, check=False,

@@ -1,8 +1,14 @@
-"""How a command ended, and whether it told what was wrong as every command must."""
+"""What a command is given, how it ended, and whether it told what was wrong as every command must."""
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
+
+
+def plain_environment() -> dict[str, str]:
+    """Return the environment without what the tests' own may say of brokers and settings."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("MODELSTREAM_")}
 
 
 class Run(NamedTuple):

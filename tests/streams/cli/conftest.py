@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.runs import plain_environment
 
 #: Far more than any command takes here; one that hangs fails its test, not the session.
 DEADLINE_S = 60.0
@@ -27,7 +27,7 @@ broker: {broker}
 @pytest.fixture
 def environment() -> dict[str, str]:
     """Return the environment of commands, without what the tests' own may say of brokers and terminals."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MODELSTREAM_")}
+    kept = plain_environment()
     return kept | {"PYTHONWARNINGS": "error", "COLUMNS": "100"}
 
 

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from support.replay_results import make_result
+from support.report_pages import PLOTS, look_at_plots
 
 from modelstream.models.errors import ConfigError
 from modelstream.streams.replay.report import Origin, require_libraries, to_html, write_report
@@ -21,9 +22,6 @@ ORIGIN = Origin(
     "pipeline: <p>\nredis: redis://:geheim@host\n",
     '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><rect width="40" height="20"/></svg>',
 )
-PLOTS = ["percentiles", "latency", "throughput", "lag", "cpu", "memory", "sizes-0", "reasons-0"]
-#: The colour of first lines, light and dark.
-FIRST = {"light": (0x25, 0x63, 0xB8), "dark": (0x6E, 0xA4, 0xF2)}
 
 
 class Outline(HTMLParser):
@@ -130,16 +128,6 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
         write_report(tmp_path / "gone" / "r.html", make_result(), ORIGIN)
 
 
-LOOK = """
-[...document.querySelectorAll("figure")].map(figure => {
-  const svg = [...figure.querySelectorAll("svg")].find(one => one.getBoundingClientRect().width > 0);
-  const box = svg.getBoundingClientRect();
-  return [figure.id, box.left + scrollX, box.top + scrollY, box.right + scrollX, box.bottom + scrollY,
-          svg.querySelectorAll("text").length];
-})
-"""
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (375, "dark")])
 def test_a_browser_shows_every_plot_and_has_nothing_to_complain_of(browser, tmp_path, width, scheme):
     file = tmp_path / "report.html"
@@ -147,28 +135,25 @@ def test_a_browser_shows_every_plot_and_has_nothing_to_complain_of(browser, tmp_
 
     async def look(page):
         await page.open(file, width=width, scheme=scheme)
-        boxes, picture = await page.evaluate(LOOK), await page.screenshot()
+        shown = await look_at_plots(page)
         rows = await page.evaluate(
             "document.querySelectorAll('details').forEach(one => one.open = true),"
             "document.querySelectorAll('#plot-latency tbody tr').length"
         )
         scroll_width = await page.evaluate("document.documentElement.scrollWidth")
-        return boxes, picture, rows, scroll_width, page.complaints, page.requests, await page.pdf()
+        return shown, rows, scroll_width, page.complaints, page.requests, await page.pdf()
 
-    boxes, picture, rows, scroll_width, complaints, requests, pdf = browser.run(look)
+    shown, rows, scroll_width, complaints, requests, pdf = browser.run(look)
 
     assert complaints == []
     assert {url.partition(":")[0] for url in requests} == {"file", "data"}
     assert scroll_width == width
-    assert [box[0] for box in boxes] == [f"plot-{name}" for name in PLOTS]
-    pixels = np.asarray(picture, np.int16)
-    for name, left, top, right, bottom, n_texts in boxes:
-        part = pixels[int(top) : int(bottom), int(left) : int(right)]
-        drawn = (np.abs(part - np.array(FIRST[scheme], np.int16)).max(axis=2) < 24).sum()
-        assert drawn > 200, name
-        assert len(np.unique(part.reshape(-1, 3), axis=0)) > 20, name  # more than a box: text and lines
-        assert n_texts > 3, name
-        assert right - left > 250, name
+    assert [plot.id for plot in shown] == [f"plot-{name}" for name in PLOTS]
+    for plot in shown:
+        assert plot.n_first_line(scheme) > 200, plot.id
+        assert len(np.unique(plot.pixels.reshape(-1, 3), axis=0)) > 20, plot.id  # more than a box: text and lines
+        assert plot.n_texts > 3, plot.id
+        assert plot.pixels.shape[1] > 250, plot.id
     assert rows == len(make_result().series)
     assert pdf.startswith(b"%PDF")
 
