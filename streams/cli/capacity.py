@@ -22,7 +22,16 @@ from modelstream.streams.cli.common import (
 from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_option
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Pace
-from modelstream.streams.replay.capacity import Capacity, Probe, find_highest, judge, most_rates, no_start, settle
+from modelstream.streams.replay.capacity import (
+    Capacity,
+    Probe,
+    find_highest,
+    judge,
+    most_rates,
+    no_start,
+    settle,
+    unanswered,
+)
 from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.prepared import PreparedEvents
 from modelstream.streams.replay.result import ReplayResult, ending
@@ -126,8 +135,8 @@ def command(
         limit=limit, partitions=partitions, workers=workers, progress=not no_progress,
     )  # fmt: skip
     click.echo(
-        f"p99 within {p99_ms:g} ms, --p99-ms to change; at most {most_rates(precision)} rates, "
-        f"one to three probes of {probe_s:g} s each"
+        f"p99 within {p99_ms:g} ms, --p99-ms to change; after full speed, twice, at most {most_rates(precision)} "
+        f"rates, one to three probes of {probe_s:g} s each"
     )
     with setting.open() as (target, events):
         prober = _Prober(target, events, Labels(str(pipeline), file, Pace(), _WARM_UP), p99_ms, probe_s, seed)
@@ -216,11 +225,15 @@ class _Prober:
         tries = self.tries.setdefault(rate_per_s, [])
         # The same arrivals would bring the same bursts again.
         pace = Pace(rate_per_s=rate_per_s, arrivals="poisson", seed=self._seed + len(tries))
-        probe = judge(self._replay(pace, n_events), rate_per_s, self._p99_ms)
+        result = self._replay(pace, n_events)
+        probe = judge(result, rate_per_s, self._p99_ms)
         tries.append(probe)
         verdict = "kept up" if probe.kept_up else "; ".join(probe.problems)
         latency = "" if probe.p50_ms is None else f"  p50 / p99 {probe.p50_ms:,.1f} / {probe.p99_ms:,.1f} ms"
         click.echo(f"{rate_per_s:12,.0f} events/s{latency}  {verdict}")
+        if problem := unanswered(result, _DRAIN_S):
+            # The next probe has the same events, and would take late answers for its own.
+            raise ModelStreamError(problem)
         return probe
 
     def _replay(self, pace: Pace, n_events: int) -> ReplayResult:
@@ -236,9 +249,11 @@ def _print(found: Capacity) -> None:
     console = Console()
     workers = "one worker" if found.workers == 1 else f"{found.workers} workers"
     so_far = " so far" if found.ended_early else ""
+    if not found.probes:
+        return  # what has ended it before the first one says all there is
     if found.rate_per_s is None:
         console.print(f"no rate is sustained{so_far} with p99 within {found.bound_p99_ms:g} ms")
-        if found.probes and all(probe.generator_late for probe in found.probes):
+        if all(probe.generator_late for probe in found.probes):
             click.echo("the generator itself was late at each: the machine is too busy, or raise --p99-ms")
         return
     console.print(

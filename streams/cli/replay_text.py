@@ -16,6 +16,7 @@ from modelstream.streams.cli.progress import rounded_rate
 from modelstream.streams.replay.arrivals import Pace, Schedule
 from modelstream.streams.replay.findings import clamped_by, findings
 from modelstream.streams.replay.live_figures import Progress
+from modelstream.streams.replay.report_text import figure
 from modelstream.streams.replay.result import Latency, ReplayResult, StageFigures
 from modelstream.streams.wording import counted, rough_time
 
@@ -159,12 +160,12 @@ def _input_rows(result: ReplayResult) -> Iterator[tuple[str, str]]:
 def _rates(result: ReplayResult) -> Iterator[tuple[str, str]]:
     of_time = " of virtual time" if result.latency_clock == "virtual" else ""
     rates = [
-        (f"{result.events_per_s:,.0f}", f"events per second over all {result.seconds:,.1f} s{of_time}, start included")
+        (figure(result.events_per_s), f"events per second over all {result.seconds:,.1f} s{of_time}, start included")
     ]
     if result.answers_per_s is not None:
         what = f"predictions per second, the steady rate: the first {result.warm_up:.0%} left out"
         # At full speed it is the result; at a pace, whether that was kept.
-        rates.insert(0 if result.arrivals == "max" else 1, (f"{result.answers_per_s:,.0f}", what))
+        rates.insert(0 if result.arrivals == "max" else 1, (figure(result.answers_per_s), what))
     yield from rates
 
 

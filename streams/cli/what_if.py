@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -167,19 +168,18 @@ def _print(now: WhatIf, found: list[WhatIf], pace: str, results: list[ReplayResu
     for name in (*names, "p50 ms", "p99 ms", "events/s", "rows"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
-    # As they are shown: of rows that look alike none is the best.
+    # As they are shown: rows that look alike are as good as each other.
     p99s, rates = [round(one.p99_ms, 1) for one in found], [round(one.throughput_per_s) for one in found]
-    best = min(found, key=lambda one: (one.p99_ms, -one.throughput_per_s)) if len(set(p99s)) > 1 else None
-    fastest = max(found, key=lambda one: one.throughput_per_s) if len(set(rates)) > 1 else None
+    least, most = _marks("least p99", p99s, min(p99s)), _marks("most events/s", rates, max(rates))
     full = next((result for result in results if result.arrivals == "max"), None)
     paced = next((result for result in results if result.arrivals != "max"), None)
     table.add_row(*_first("as it is", names), *_figures(now), "")
     if results:
         off = _rows_off(now, paced)
         table.add_row(*_first("measured", names), *_measured_figures(full, paced), "other rows" if off else "")
-    for one in found:
-        marks = [text for text, mark in (("least p99", best), ("most events/s", fastest)) if one is mark]
-        table.add_row(*(_text(one.setting, name) for name in names), *_figures(one), ", ".join(marks))
+    for one, *marks in zip(found, least, most, strict=True):
+        marked = ", ".join(filter(None, marks))
+        table.add_row(*(_text(one.setting, name) for name in names), *_figures(one), marked)
     Console().print(table)
     if paced is not None and _rows_off(now, paced):
         click.echo(
@@ -192,6 +192,11 @@ def _print(now: WhatIf, found: list[WhatIf], pace: str, results: list[ReplayResu
         click.echo("Compare events/s with each other only: a replay at full speed would tell how much work takes here.")
     elif paced is None:
         click.echo("Compare p50 and p99 with each other only: a replay at the rate would tell the way through Kafka.")
+
+
+def _marks(text: str, figures: Sequence[float], best: float) -> list[str]:
+    """Return the text for each figure that is the best, else nothing; where all are the same none is."""
+    return [text if figure == best and len(set(figures)) > 1 else "" for figure in figures]
 
 
 def _rows_off(now: WhatIf, paced: ReplayResult | None) -> bool:

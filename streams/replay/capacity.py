@@ -12,11 +12,23 @@ from pydantic import BaseModel, ConfigDict
 from modelstream.streams.replay.result import Environment, ReplayResult, Sample
 from modelstream.streams.wording import counted
 
-__all__ = ["Capacity", "Probe", "find_highest", "judge", "lag_growth", "most_rates", "no_start", "settle"]
+__all__ = [
+    "Capacity",
+    "Probe",
+    "find_highest",
+    "judge",
+    "lag_growth",
+    "most_rates",
+    "no_start",
+    "settle",
+    "unanswered",
+]
 
 #: How much of the events may be left behind, by the pipeline or by the generator: less is what the last batches under
 #: way are, or noise.
 _LEFT_BEHIND = 0.02
+#: So few events more that wait at the end of a probe tell nothing.
+_FEW = 2
 #: A step up where no limit is known yet.
 _STEP = 1.5
 #: No guess is so wrong that a limit lies more such steps above it.
@@ -141,7 +153,9 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
     if result.duplicates:  # as for a replay: an error, though each event has its answer
         problems.append(f"{result.duplicates:,} predictions are duplicates")
     growth_per_s = lag_growth(result.series, result.warm_up)
-    if growth_per_s > _LEFT_BEHIND * rate_per_s:
+    # Lag is of what gets an answer: where most events are filtered it never grows by much of the rate.
+    n_answered = result.predictions - result.duplicates + result.dead_letters
+    if growth_per_s > max(_LEFT_BEHIND * n_answered, _FEW) * rate_per_s / max(result.events, 1):
         problems.append(f"lag grows by {growth_per_s:,.0f} events/s")
     if result.refusal:
         problems.append(result.refusal)
@@ -178,14 +192,21 @@ def no_start(result: ReplayResult, drain_s: float) -> str:
     drain_s : float
         After how many seconds in which nothing moved it was given up.
     """
-    if result.missing:
-        return (
-            f"{result.missing:,} of {counted(result.events, 'event')} had no answer when nothing had come for "
-            f"{drain_s:g} s; give fewer with --limit, or look with `modelstream replay` where they are"
-        )
+    if problem := unanswered(result, drain_s):
+        return problem
     if not (result.predictions or result.dead_letters):
         return f"no predictions: all of {counted(result.events, 'event')} were filtered, so there are no latencies"
     return result.refusal
+
+
+def unanswered(result: ReplayResult, drain_s: float) -> str:
+    """Return that events of a replay are missing, and what to do; empty where none are. Parameters as of `no_start`."""
+    if not result.missing:
+        return ""
+    return (
+        f"{result.missing:,} of {counted(result.events, 'event')} had no answer when nothing had come for "
+        f"{drain_s:g} s; give fewer with --limit, or look with `modelstream replay` where they are"
+    )
 
 
 def settle(try_once: Callable[[], Probe]) -> Probe | None:

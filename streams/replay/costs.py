@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,10 @@ __all__ = ["Costs", "Line", "measure_costs", "read_costs"]
 _SIZES = (1, 8, 64, 512, 1024)
 #: Calls per size that are measured, at the most and at the least, and seconds after which no more are made.
 _MAX_CALLS, _MIN_CALLS, _SECONDS_PER_SIZE = 60, 5, 0.15
-#: Rows that are looked at: enough for no call to meet the same rows soon again.
-_MAX_ROWS = 16_384
+#: Seconds after which a stage that is slow has no more calls than tell a line, nor larger ones, nor more rows.
+_SLOW_S, _SLOW_CALLS = 1.0, 3
+#: Rows that are looked at: enough for no call to meet the same rows soon again; at the least enough for every size.
+_MAX_ROWS, _LEAST_ROWS = 16_384, _SIZES[-1]
 
 #: What this process cannot measure without Kafka, and so assumes: seconds for one round of a worker's event loop and
 #: its data thread, and for one record to be fetched, and to be produced.
@@ -119,7 +121,7 @@ def measure_costs(
     keys: Sequence[bytes | None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> Costs:
-    """Return what a pipeline's work costs on its own events; it takes some seconds, on one thread.
+    """Return what a pipeline's work costs on its own events; it takes about a second a stage, on one thread.
 
     What lies outside of this process, between it and Kafka, is left at its defaults.
 
@@ -128,17 +130,17 @@ def measure_costs(
     built : BuiltPipeline
         The pipeline.
     values, keys : sequence of bytes or None
-        Records; the first 16,384 are looked at.
+        Records; the first 16,384 are looked at, and fewer than 1,024 again and again.
     clock : callable, optional
         Seconds, for tests.
     """
-    rows = list(islice(values, _MAX_ROWS)), list(islice(keys, _MAX_ROWS))
+    n_rows = min(max(len(values), _LEAST_ROWS), _MAX_ROWS) if len(values) else 0
+    rows = list(islice(cycle(values), n_rows)), list(islice(cycle(keys), n_rows))
 
     def decode(part: slice) -> EventBatch:
         times = np.zeros(len(rows[0][part]), np.int64)
         return built.codec.decode(rows[0][part], rows[1][part], times).settle().kept
 
-    n_rows = len(rows[0])
     decoding = _line(decode, n_rows, clock)
     batch = decode(slice(0, n_rows))
     stages: dict[str, Line] = {}
@@ -148,7 +150,9 @@ def measure_costs(
             lambda part, stage=stage: run_isolated(stage.operator, part),  # type: ignore[misc]
             len(whole), clock, whole.select,
         )  # fmt: skip
-        batch = run_isolated(stage.operator, whole).kept
+        # The next stage needs what this one makes of the rows; of a slow one, of some of them.
+        n_kept = max(int(_SLOW_S / max(stages[stage.step_id].per_row_s, 1e-9)), _SIZES[1])
+        batch = run_isolated(stage.operator, whole.select(slice(0, n_kept))).kept
     encoding = _line(built.encoder.encode, len(batch), clock, batch.select)
     produce = Line(fixed_s=encoding.fixed_s, per_row_s=encoding.per_row_s + _PRODUCE_RECORD_S)
     return Costs(decode=decoding, stages=stages, produce=produce)
@@ -161,9 +165,9 @@ def _line(
     select: Callable[[slice], Any] = lambda part: part,
 ) -> Line:
     """Return the line through the times of calls with some rows each, always the next ones."""
-    cost = CostModel()
+    cost, began_s = CostModel(), clock()
     for size in _SIZES:
-        if size > n_rows:
+        if size > n_rows or (size > _SIZES[1] and clock() - began_s > _SLOW_S):
             break
         _measure(work, select, n_rows, size, clock, cost)
     return Line(fixed_s=cost.fixed_s, per_row_s=cost.per_row_s)
@@ -186,5 +190,6 @@ def _measure(
         after_s = clock()
         if call:  # the first one warms up
             cost.observe(size, after_s - before_s)
-        if call >= _MIN_CALLS and after_s - began_s > _SECONDS_PER_SIZE:
+        took_s = after_s - began_s
+        if (call >= _MIN_CALLS and took_s > _SECONDS_PER_SIZE) or (call >= _SLOW_CALLS and took_s > _SLOW_S):
             return

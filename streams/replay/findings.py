@@ -99,7 +99,8 @@ def _errors(result: ReplayResult) -> Iterator[Finding]:
         yield Finding(
             "error",
             f"{counted(result.missing, 'event')} missing",
-            "They were sent, and neither a prediction nor a dead letter came, nor did a stage filter them.",
+            "They were sent, and neither a prediction nor a dead letter came, nor did a stage filter them, until "
+            "nothing had moved for the seconds of --drain; a batch that takes longer than these looks the same.",
         )
     if result.duplicates:
         yield Finding(
@@ -131,6 +132,13 @@ def _early_end(result: ReplayResult) -> Iterator[str]:
 def _warnings(result: ReplayResult) -> Iterator[Finding]:
     if not result.predictions:
         return  # no pace tells anything then
+    if result.p99_ms is None:
+        yield Finding(
+            "warning",
+            "No latencies",
+            f"All predictions are of the first {result.warm_up:.0%} of the events, which --warm-up leaves out. Give it "
+            "more events, or a lower share.",
+        )
     if (too_short := _too_short(result)) is not None:
         yield too_short
     # At full speed there is no schedule to fall behind.

@@ -63,7 +63,8 @@ def test_a_generator_that_is_late_each_time_ends_the_search_soon_with_advice(sea
     done = search(*[late] * 8)
     assert done.exit_code == 1, done.output
     assert done.output.startswith(
-        "p99 within 100 ms, --p99-ms to change; at most 13 rates, one to three probes of 10 s each\n"
+        "p99 within 100 ms, --p99-ms to change; after full speed, twice, at most 13 rates, "
+        "one to three probes of 10 s each\n"
     )
     assert "the machine is too busy, or raise --p99-ms" in done.output
     assert len(orjson.loads((tmp_path / "out.json").read_bytes())["probes"]) == 6
@@ -100,7 +101,7 @@ def test_a_probe_has_the_events_of_its_time_and_the_result_the_cost_of_its_rate(
     good = make_result(answers_per_s=1000.0, p99_ms=20.0, p99_send_delay_ms=1.0, series=(), cpu_us_per_event=41.3)
     dear = good.model_copy(update={"cpu_us_per_event": 72.0})
     # From 60 % of full speed up by half: two are sustained, the third is not, nor the one between.
-    results = [good, good, good, dear, *[good.model_copy(update={"missing": 1})] * 2]
+    results = [good, good, good, dear, *[good.model_copy(update={"duplicates": 1})] * 2]
     done = search(*results, options=["--probe-s", "4", "--price-per-core-hour", "36", "--precision", "0.4"])
     assert done.exit_code == 0, done.output
     found = orjson.loads((tmp_path / "out.json").read_bytes())
@@ -142,6 +143,18 @@ def test_dead_letters_alone_end_the_search_at_once(search: Any) -> None:
     done = search(make_result(predictions=0, filtered=0, dead_letters=9, first_dead_letter="no time"))
     assert isinstance(done.exception, ModelStreamError)
     assert "no predictions, but dead letters, the first: no time" in str(done.exception)
+    assert "no rate is sustained" not in done.output
+
+
+def test_events_without_an_answer_end_it_since_a_later_probe_would_take_late_answers_for_its_own(
+    search: Any, tmp_path: Path
+) -> None:
+    good = make_result(p99_ms=20.0, p99_send_delay_ms=1.0, series=(), predictions=20_000)
+    done = search(good, good, good, good.model_copy(update={"missing": 7}))
+    assert str(done.exception).startswith("7 of 20,000 events had no answer when nothing had come for 30 s")
+    assert "sustained so far: " in done.output
+    kept_up, ended = orjson.loads((tmp_path / "out.json").read_bytes())["probes"]
+    assert (kept_up["problems"], ended["problems"]) == ([], ["7 events are missing"])
 
 
 def test_a_rate_whose_generator_was_in_time_gives_the_search_hope(search: Any, tmp_path: Path) -> None:

@@ -33,6 +33,12 @@ def test_where_nothing_was_answered_no_wait_for_an_answer_is_told(capsys: pytest
     assert not [what for _, what in shown if "waiting for an answer" in what]
 
 
+def test_a_rate_of_less_than_one_a_second_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = rows(capsys, events_per_s=0.3, answers_per_s=0.25, seconds=80.0)
+    assert ("0.3", "events per second over all 80.0 s, start included") in shown
+    assert "0.25" in [value for value, what in shown if what.startswith("predictions per second")]
+
+
 def test_after_ctrl_c_too(capsys: pytest.CaptureFixture[str]) -> None:
     shown = rows(capsys, interrupted=True, events=20_000, sent=20_000, unanswered=12, missing=None)
     assert shown[1:3] == [

@@ -108,6 +108,14 @@ def test_a_rate_is_not_sustained_for_a_reason(changes: dict[str, object], said: 
     assert probe.only_timing == said.startswith("p99 is")
 
 
+def test_of_events_that_are_filtered_there_is_no_lag_so_that_of_the_others_counts() -> None:
+    counts = {"events": 4000, "predictions": 40, "filtered": 3960, "p99_ms": 50.0}
+    # Of 10 events a second that get an answer, 1 more waits each second; of a pipeline that keeps up, one now and then.
+    behind = judge(make_result(series=course(1000, 0.999), **counts), 1000, 100)
+    assert behind.problems == ("lag grows by 1 events/s",)
+    assert judge(make_result(series=course(1000, 1.0, noise=2.0), **counts), 1000, 100).kept_up
+
+
 def test_a_generator_that_was_late_is_named_as_a_cause() -> None:
     probe = judge(make_result(p99_ms=150.0, p99_send_delay_ms=140.0), 1000, 100)
     assert probe.problems == ("p99 is 150 ms", "the generator was 140 ms late itself")

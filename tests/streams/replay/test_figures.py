@@ -77,6 +77,11 @@ def test_percentiles_of_an_interval_are_of_the_predictions_that_came_in_it() -> 
     assert (last.p50_ms, last.p99_ms) == (30.0, 30.0)
 
 
+def test_the_rates_of_a_replay_shorter_than_an_interval_are_of_its_time() -> None:
+    (whole,) = samples(course([0, 2, 4], [5, 7, 10]), None)
+    assert (whole.time_s, whole.sent_per_s, whole.answered_per_s) == (0.01, 300.0, 300.0)
+
+
 def test_a_long_replay_has_no_more_samples_than_a_plot_can_show() -> None:
     hours = course([0, 86_400_000], [5, 86_400_500])
     assert 100 <= len(samples(hours, None)) <= 290

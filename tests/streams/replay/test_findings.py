@@ -25,6 +25,7 @@ def test_nothing_is_said_where_nothing_is_wrong():
         ({"p99_send_delay_ms": 5.1}, ("warning", "The generator fell behind")),
         # 2 processors for 10.05 s, and 20,000 events
         ({"machine_cpu_us_per_event": 950.0}, ("warning", "The machine was full")),
+        ({"p99_ms": None}, ("warning", "No latencies")),
         ({"missing": None}, ("note", "Nobody could say how many events were filtered")),
         ({"dead_letters": 3}, ("note", "3 dead letters")),
         ({"clamped_events": 1}, ("note", "1 event out of order")),

@@ -13,6 +13,8 @@ import pytest
 from support.onnx_factory import affine, write_model
 
 from modelstream.models.errors import ConfigError
+from modelstream.operators.batch import EventBatch
+from modelstream.streams.build import BuiltStage
 from modelstream.streams.in_process import InProcess
 from modelstream.streams.pipeline import Pipeline, filter_events, infer
 from modelstream.streams.replay import offline
@@ -198,6 +200,26 @@ def test_costs_are_those_of_the_clock(make_pipeline: Callable[..., Pipeline]) ->
     assert set(costs.stages) == {"known", "weigh"}
     for line in (costs.decode, *costs.stages.values()):
         assert line.seconds(64) == pytest.approx(0.001)
+
+
+def test_the_costs_of_a_call_and_of_a_row_are_told_apart_soon_also_of_one_event_that_is_slow(
+    make_pipeline: Callable[..., Pipeline],
+) -> None:
+    built = make_pipeline().build()
+    n_rows, now_s = 0, 0.0
+
+    def weigh(batch: EventBatch) -> EventBatch:
+        nonlocal n_rows, now_s
+        n_rows = max(n_rows, len(batch))
+        now_s += 0.1 + 0.2 * len(batch)
+        return batch
+
+    slow = replace(built, stages=(BuiltStage("weigh", weigh),))
+    costs = measure_costs(slow, records(1), [None], lambda: now_s)
+    assert (costs.stages["weigh"].fixed_s, costs.stages["weigh"].per_row_s) == pytest.approx((0.1, 0.2), rel=0.01)
+    # 1,024 rows of it would take minutes, and what follows needs none of them.
+    assert n_rows == 8
+    assert now_s < 15
 
 
 def test_costs_are_kept_in_a_file(tmp_path: Path) -> None:
