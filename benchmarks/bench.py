@@ -59,7 +59,7 @@ class Bench:
         workdir = self.workdir / target / name
         workdir.mkdir(parents=True)
         if not self.cluster.has(target):
-            self.cluster.create_topic(target, transactional=system == "modelstream-eos")
+            self.cluster.create_topic(target, transactional=peers.SYSTEMS[system].is_transactional)
             # modelstream does not start without one. An event that lands there is a lost one to the check.
             self.cluster.create_topic(f"{target}.dead")
         given = {

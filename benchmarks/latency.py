@@ -22,8 +22,8 @@ from benchmarks.bench import Bench, lingering, prepare_systems, prepared
 from benchmarks.checks import RunFailed
 from benchmarks.cluster import BrokerFailed, open_cluster
 from benchmarks.latency_run import N_FIRST, LatencyRun, measure_latency
-from benchmarks.matrix import MAIN
 from benchmarks.options import Numbers, Systems
+from benchmarks.peers import SYSTEMS
 from benchmarks.report import describe_environment
 from benchmarks.workloads import WORKLOADS
 
@@ -58,12 +58,12 @@ def measure_rates(
     runs : list of LatencyRun
         What was measured.
     failed : dict of str to str
-        Which other systems than those of `MAIN` failed, and why. They do not run again.
+        Which systems that are not ours failed, and why. They do not run again.
 
     Raises
     ------
     RunFailed
-        One of `MAIN` failed.
+        One of ours failed.
     """
     # Whoever comes first would pay for the compilation of the broker's JVM. This run is not counted.
     with suppress(RunFailed):
@@ -77,7 +77,7 @@ def measure_rates(
             try:
                 run = measure_latency(bench, system, round_, rate_per_s=rate, seconds=seconds, linger_ms=linger_ms)
             except RunFailed as error:
-                if system in MAIN:
+                if SYSTEMS[system].is_ours:
                     raise RunFailed(f"{system} at {rate:.0f}/s, round {round_}: {error}") from None
                 failed[system] = f"failed at {rate:.0f}/s in round {round_}: {str(error).splitlines()[0]}"
                 click.echo(f"{system}: {error}", err=True)

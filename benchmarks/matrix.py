@@ -14,10 +14,7 @@ from benchmarks.measurement import Run
 from benchmarks.peers import SYSTEMS
 from benchmarks.workloads import Workload
 
-__all__ = ["EVENTS", "MAIN", "Found", "cannot", "run_matrix"]
-
-#: What may never fail: all others are measured for comparison with these.
-MAIN = ("loop", "loop-own", "loop-own-out", "modelstream", "modelstream-eos", BARE)
+__all__ = ["EVENTS", "Found", "cannot", "run_matrix"]
 
 #: Events of the fast systems, in the full measurement and in the quick one. A run shall take some seconds, and a topic
 #: of 8 kB records not more than half a gigabyte.
@@ -77,7 +74,7 @@ def run_matrix(
     events : int
         Of the fast systems; slow ones get a part of it.
     rounds : int
-        How often each of `MAIN` runs.
+        How often each of ours runs (`System.is_ours`).
     peer_rounds : int, optional
         How often the others do; by default as often.
     warm_up : bool
@@ -87,7 +84,7 @@ def run_matrix(
     Raises
     ------
     RunFailed
-        One of `MAIN` failed. Another system that fails is told with the reason.
+        One of ours failed. Another system that fails is told with the reason.
     """
     found = Found(unavailable={name: why for name in systems if (why := cannot(name, workload.name))})
     able = [name for name in systems if name not in found.unavailable]
@@ -101,7 +98,7 @@ def run_matrix(
             bench.run("loop", 0, max(n for name, n in sizes.items() if name != BARE))
         for round_ in range(1, rounds + 1):
             for name in able:
-                is_due = name in MAIN or peer_rounds is None or round_ <= peer_rounds
+                is_due = SYSTEMS[name].is_ours or peer_rounds is None or round_ <= peer_rounds
                 if is_due and name not in found.unavailable:
                     _run_one(bench, name, round_, sizes[name], found)
     return found
@@ -111,7 +108,7 @@ def _run_one(bench: Bench, system: str, round_: int, n: int, found: Found) -> No
     try:
         run = measure_bare(bench, round_, n) if system == BARE else bench.run(system, round_, n)
     except RunFailed as error:
-        if system in MAIN:
+        if SYSTEMS[system].is_ours:
             raise RunFailed(f"{system} on {bench.workload.name}, round {round_}: {error}") from None
         found.unavailable[system] = f"failed in round {round_}: {str(error).splitlines()[0]}"
         click.echo(f"{system}: {error}", err=True)

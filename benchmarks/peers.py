@@ -38,6 +38,12 @@ class System:
         The Maven project below ``java/`` that fetches, and builds, the jars that it needs.
     vectors_only : bool
         Whether it scores vectors only, and so not the workload ``flights``.
+    is_ours : bool
+        Whether it is one that the others are compared with: it runs in every round, and may never fail.
+    is_quick : bool
+        Whether the quick suite measures it.
+    is_transactional : bool
+        Whether it writes its outputs in transactions.
     """
 
     module: str
@@ -45,18 +51,23 @@ class System:
     environment: str | None = None
     jars: str | None = None
     vectors_only: bool = False
+    is_ours: bool = False
+    is_quick: bool = True
+    is_transactional: bool = False
 
 
 SYSTEMS = {
-    "loop": System("benchmarks.systems.loop"),
-    "loop-own": System("benchmarks.systems.loop_own"),
-    "loop-own-out": System("benchmarks.systems.loop_own_out"),
-    "bare-ort": System("benchmarks.bare"),
-    "modelstream": System("benchmarks.systems.modelstream"),
-    "modelstream-eos": System("benchmarks.systems.modelstream_eos"),
+    "loop": System("benchmarks.systems.loop", is_ours=True),
+    "loop-own": System("benchmarks.systems.loop_own", is_ours=True, is_quick=False),
+    "loop-own-out": System("benchmarks.systems.loop_own_out", is_ours=True, is_quick=False),
+    "bare-ort": System("benchmarks.bare", is_ours=True),
+    "modelstream": System("benchmarks.systems.modelstream", is_ours=True),
+    "modelstream-eos": System(
+        "benchmarks.systems.modelstream_eos", is_ours=True, is_quick=False, is_transactional=True
+    ),
     "faust": System("benchmarks.systems.faust_stock", part=25),
     "quix": System("benchmarks.systems.quix", part=4, environment="quix"),
-    "quix-sink": System("benchmarks.systems.quix_sink", part=2, environment="quix"),
+    "quix-sink": System("benchmarks.systems.quix_sink", part=2, environment="quix", is_quick=False),
     "bytewax": System("benchmarks.systems.bytewax_flow", environment="bytewax"),
     "mlserver": System("benchmarks.systems.mlserver_calls", environment="mlserver", vectors_only=True),
     "kafka-streams": System("benchmarks.systems.kafka_streams", jars="kafka-streams", vectors_only=True),

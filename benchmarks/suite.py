@@ -22,7 +22,7 @@ from benchmarks.checks import RunFailed
 from benchmarks.cluster import BrokerFailed, Cluster, open_cluster
 from benchmarks.latency import measure_rates, summarise_latency
 from benchmarks.latency_run import N_FIRST, LatencyRun
-from benchmarks.matrix import EVENTS, MAIN, run_matrix
+from benchmarks.matrix import EVENTS, run_matrix
 from benchmarks.measurement import Run
 from benchmarks.options import Numbers, Systems, Workloads
 from benchmarks.peers import SYSTEMS
@@ -55,7 +55,7 @@ class Plan:
     workloads, systems : sequence of str
         Of the throughput.
     rounds, peer_rounds : int
-        How often the systems of `MAIN` run, and the others.
+        How often our systems run (`System.is_ours`), and the others.
     rates : sequence of int
         At which latency is measured, for so many seconds in each of `rounds`.
     seconds : float
@@ -86,7 +86,7 @@ class Plan:
 
 _QUICK = Plan(
     workloads=("mlp-20", "flights", "ffnn-784-csv", "gbdt-500"),
-    systems=tuple(name for name in SYSTEMS if name not in ("quix-sink", "modelstream-eos", "loop-own", "loop-own-out")),
+    systems=tuple(name for name, system in SYSTEMS.items() if system.is_quick),
     rounds=3,
     peer_rounds=1,
     rates=(1_000, 20_000, 50_000, 80_000),
@@ -168,7 +168,7 @@ class Suite:
         """Measure events per second of each workload."""
         plan = self._plan
         for name in plan.workloads:
-            systems = [one for one in self._ready if one in MAIN or not plan.is_quick or name in _PEERS_QUICK]
+            systems = [one for one in self._ready if SYSTEMS[one].is_ours or not plan.is_quick or name in _PEERS_QUICK]
             more = {"events": plan.events(name), "rounds": plan.rounds, "peer_rounds": plan.peer_rounds}
             one = run_matrix(self._cluster, WORKLOADS[name], systems, **more)
             print_table(summarise(one.runs), one.runs)
@@ -188,7 +188,7 @@ class Suite:
         rates = {name: row["events_per_s"] / 2 for name, row in known["systems"].items() if name in self._ready}
         pairs = [(name, float(round(min(rate, _MOST_PER_S), -2))) for name, rate in rates.items() if name != "bare-ort"]
         # A transaction's outputs are seen when it is committed: its appends say nothing.
-        pairs = [pair for pair in pairs if pair[0] != "modelstream-eos"]
+        pairs = [pair for pair in pairs if not SYSTEMS[pair[0]].is_transactional]
         if not pairs:
             click.echo(f"half_load is skipped: no throughput of these systems on {_LATENCY_ON} is known", err=True)
         self._at_rates("half_load", pairs, self._unavailable)

@@ -22,18 +22,10 @@ from modelstream.streams.cli.common import (
 from modelstream.streams.cli.replay_setting import ReplaySetting, replay_broker_option
 from modelstream.streams.event_files import FileFormat
 from modelstream.streams.replay.arrivals import Pace
-from modelstream.streams.replay.capacity import (
-    Capacity,
-    Probe,
-    find_highest,
-    judge,
-    most_rates,
-    no_start,
-    settle,
-    unanswered,
-)
+from modelstream.streams.replay.capacity import Capacity, Probe, judge, no_start, settle, unanswered
 from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.prepared import PreparedEvents
+from modelstream.streams.replay.rate_search import find_highest, most_rates
 from modelstream.streams.replay.result import ReplayResult, ending
 from modelstream.streams.replay.result_keys import Labels
 from modelstream.streams.replay.session import observe
