@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +27,11 @@ from benchmarks.peers import SYSTEMS
 from benchmarks.report import describe_environment
 from benchmarks.workloads import WORKLOADS
 
-__all__ = ["main", "measure_rates", "summarise_latency"]
+__all__ = ["main", "measure_rates", "n_records", "summarise_latency"]
+
+#: How long the broker gets the highest rate before anything counts: its JVM compiles meanwhile, and whoever came first
+#: would pay for that.
+_WARM_UP_S = 10.0
 
 #: What is told as the median of the rounds.
 _MEASURES = ("p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms", "cpu_us_per_event", "peak_rss_mb", "generator_late_ms")
@@ -48,6 +52,11 @@ def summarise_latency(runs: Sequence[LatencyRun]) -> list[dict[str, Any]]:
     return rows
 
 
+def n_records(rates: Iterable[float], seconds: float) -> int:
+    """Return how many records `measure_rates` may need of a workload."""
+    return N_FIRST + round(max(rates) * max(seconds, _WARM_UP_S))
+
+
 def measure_rates(
     bench: Bench, rates: Sequence[tuple[str, float]], *, rounds: int, seconds: float, linger_ms: float
 ) -> tuple[list[LatencyRun], dict[str, str]]:
@@ -65,9 +74,10 @@ def measure_rates(
     RunFailed
         One of ours failed.
     """
-    # Whoever comes first would pay for the compilation of the broker's JVM. This run is not counted.
+    system, rate = max(rates, key=lambda pair: pair[1])
+    click.echo("warming up the broker", err=True)
     with suppress(RunFailed):
-        measure_latency(bench, rates[0][0], 0, rate_per_s=rates[0][1], seconds=min(seconds, 3.0), linger_ms=linger_ms)
+        measure_latency(bench, system, 0, rate_per_s=rate, seconds=_WARM_UP_S, linger_ms=linger_ms)
     runs: list[LatencyRun] = []
     failed: dict[str, str] = {}
     for round_ in range(1, rounds + 1):
@@ -132,7 +142,7 @@ def main(
     Every output of every run is compared with what ONNX Runtime says of that row alone.
     """
     systems, unavailable = prepare_systems(systems)
-    n = N_FIRST + round(max(rates) * max(seconds, 3.0))
+    n = n_records(rates, seconds)
     try:
         with lingering(linger_ms), open_cluster(broker) as cluster, prepared(cluster, WORKLOADS[name], n, ()) as bench:
             pairs = [(system, rate) for rate in rates for system in systems]

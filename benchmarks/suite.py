@@ -20,8 +20,8 @@ if not __package__:  # run as a script: Python has put this folder on the path, 
 from benchmarks.bench import ROOT, lingering, prepare_systems, prepared
 from benchmarks.checks import RunFailed
 from benchmarks.cluster import BrokerFailed, Cluster, open_cluster
-from benchmarks.latency import measure_rates, summarise_latency
-from benchmarks.latency_run import N_FIRST, LatencyRun
+from benchmarks.latency import measure_rates, n_records, summarise_latency
+from benchmarks.latency_run import LatencyRun
 from benchmarks.matrix import EVENTS, run_matrix
 from benchmarks.measurement import Run
 from benchmarks.options import Numbers, Systems, Workloads
@@ -197,7 +197,7 @@ class Suite:
         plan = self._plan
         if not pairs:
             return
-        n = N_FIRST + round(max(rate for _, rate in pairs) * max(plan.seconds, 3.0))
+        n = n_records([rate for _, rate in pairs], plan.seconds)
         with lingering(_LINGER_MS), prepared(self._cluster, WORKLOADS[_LATENCY_ON], n, ()) as bench:
             given = {"rounds": plan.rounds, "seconds": plan.seconds, "linger_ms": _LINGER_MS}
             runs, failed = measure_rates(bench, pairs, **given)
