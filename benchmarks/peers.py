@@ -69,6 +69,14 @@ SYSTEMS = {
     "quix": System("benchmarks.systems.quix", part=4, environment="quix"),
     "quix-sink": System("benchmarks.systems.quix_sink", part=2, environment="quix", is_quick=False),
     "bytewax": System("benchmarks.systems.bytewax_flow", environment="bytewax"),
+    "pyflink": System(
+        "benchmarks.systems.pyflink_table",
+        part=2,
+        environment="pyflink",
+        jars="pyflink",
+        vectors_only=True,
+        is_quick=False,  # 900 MB to install, and half a minute to start
+    ),
     "mlserver": System("benchmarks.systems.mlserver_calls", environment="mlserver", vectors_only=True),
     "kafka-streams": System("benchmarks.systems.kafka_streams", jars="kafka-streams", vectors_only=True),
     "kafka-streams-batch": System("benchmarks.systems.kafka_streams_batch", jars="kafka-streams", vectors_only=True),

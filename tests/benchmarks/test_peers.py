@@ -13,6 +13,7 @@ from benchmarks.matrix import Found, cannot
 from benchmarks.measurement import Run
 from benchmarks.systems.common import ACKS, Job
 from benchmarks.systems.kafka_streams import properties
+from benchmarks.systems.pyflink_table import tables
 from click.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +107,8 @@ def test_all_producers_wait_for_the_same_acknowledgement() -> None:
             found = [ast.unparse(value) for name, value in pairs if name.endswith("acks")]
             if found:
                 given.setdefault(file.stem, []).extend(found)
-    own = ("loop", "quix", "quix_sink", "bytewax_flow", "kafka_streams")  # loop_own and mlserver_calls run loop's
+    # loop_own and mlserver_calls run loop's
+    own = ("loop", "quix", "quix_sink", "bytewax_flow", "kafka_streams", "pyflink_table")
     assert given == {**{name: ["ACKS"] for name in own}, "faust_stock": ["{'all': -1}[ACKS]"]}
 
 
@@ -117,3 +119,13 @@ def test_numbers_that_kafka_streams_is_given_are_whole(tmp_path: Path, batched: 
     numbers = [name for name in given if name.endswith((".ms", ".size", ".threads"))]
     assert "producer.linger.ms" in numbers
     assert [name for name in numbers if not str(given[name]).isdecimal()] == []
+
+
+def test_what_pyflink_is_told_of_the_job_is_in_its_tables(tmp_path: Path) -> None:
+    job = Job("127.0.0.1:9092", "in", "out", "group", "mlp-20", tmp_path / "model.onnx", tmp_path)
+    events, outputs = tables(job)
+    for said in ("'topic' = 'in'", "'properties.bootstrap.servers' = '127.0.0.1:9092'", "'group.id' = 'group'"):
+        assert said.removeprefix("'") in events
+    for said in ("'topic' = 'out'", "'properties.acks' = 'all'", "'sink.delivery-guarantee' = 'at-least-once'"):
+        assert said in outputs
+    assert "'properties.linger.ms' = '20'," in outputs  # Kafka's clients refuse a fraction
