@@ -71,7 +71,6 @@ SYSTEMS = {
     "bytewax": System("benchmarks.systems.bytewax_flow", environment="bytewax"),
     "pyflink": System(
         "benchmarks.systems.pyflink_table",
-        part=2,
         environment="pyflink",
         jars="pyflink",
         vectors_only=True,
