@@ -23,7 +23,7 @@ _JAVA_OPTIONS = "-Xms1g -Xmx1g -XX:+UseParallelGC"
 _BATCH = 1000
 
 #: Milliseconds after which the rows that are under way are waited for: the default, or less where latency is measured.
-_BUNDLE_MS = 1000 if LINGER_MS >= 5 else 10
+_BUNDLE_MS = 10 if LINGER_MS <= 1 else 1000
 
 
 def settings(job: Job, python: str) -> dict[str, object]:

@@ -26,6 +26,7 @@ from modelstream.streams.replay.capacity import Capacity, Probe, judge, no_start
 from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.prepared import PreparedEvents
 from modelstream.streams.replay.rate_search import find_highest, most_rates
+from modelstream.streams.replay.report_text import figure
 from modelstream.streams.replay.result import ReplayResult, ending
 from modelstream.streams.replay.result_keys import Labels
 from modelstream.streams.replay.session import observe
@@ -119,8 +120,8 @@ def command(
     is within the bound; where only timing fails, two of three replays decide. Where FILE is shorter than a probe it
     begins anew; under a cache that makes more hits than there would be.
 
-    Exit code 1 if no rate is sustained, or a process or the broker failed; 130 after Ctrl-C. After the last two the
-    result so far is shown and written all the same.
+    Exit code 1 if no rate is sustained, if events had no answer, or a process or the broker failed; 130 after Ctrl-C.
+    The result so far is shown and written all the same.
     """
     setting = ReplaySetting(
         pipeline=pipeline, file=file, broker=broker, redis=redis, overrides=overrides, file_format=file_format,
@@ -195,10 +196,11 @@ class _Prober:
         if problem := no_start(first, _DRAIN_S):
             raise ModelStreamError(problem)
         result = self._replay(Pace(), max(int(first.full_speed_per_s * self._probe_s / 2), 1000))
+        self._check_answered(result)
         rate = max(result.full_speed_per_s, 1.0)
         is_whole = result.full_speed_per_s == result.events_per_s
         which = "start included" if is_whole else f"the steady rate, first {_WARM_UP:.0%} left out"
-        click.echo(f"{rate:12,.0f} events/s at full speed, {which}")
+        click.echo(f"{figure(rate):>12} events/s at full speed, {which}")
         self.full_speed_per_s = round(rate, 1)
         return rate
 
@@ -222,11 +224,14 @@ class _Prober:
         tries.append(probe)
         verdict = "kept up" if probe.kept_up else "; ".join(probe.problems)
         latency = "" if probe.p50_ms is None else f"  p50 / p99 {probe.p50_ms:,.1f} / {probe.p99_ms:,.1f} ms"
-        click.echo(f"{rate_per_s:12,.0f} events/s{latency}  {verdict}")
-        if problem := unanswered(result, _DRAIN_S):
-            # The next probe has the same events, and would take late answers for its own.
-            raise ModelStreamError(problem)
+        click.echo(f"{figure(rate_per_s):>12} events/s{latency}  {verdict}")
+        self._check_answered(result)
         return probe
+
+    def _check_answered(self, result: ReplayResult) -> None:
+        # The next replay has the same events, and would take late answers for its own.
+        if problem := unanswered(result, _DRAIN_S, "--probe-s"):
+            raise ModelStreamError(problem)
 
     def _replay(self, pace: Pace, n_events: int) -> ReplayResult:
         events = self._events.cycled(n_events)
@@ -249,7 +254,7 @@ def _print(found: Capacity) -> None:
             click.echo("the generator itself was late at each: the machine is too busy, or raise --p99-ms")
         return
     console.print(
-        f"sustained{so_far}: {found.rate_per_s:,.0f} events/s by {workers}, p99 within {found.bound_p99_ms:g} ms"
+        f"sustained{so_far}: {figure(found.rate_per_s)} events/s by {workers}, p99 within {found.bound_p99_ms:g} ms"
     )
     if found.cpu_s_per_million is not None:
         cost = "" if found.cost_per_million is None else f", which cost {found.cost_per_million:.4g}"

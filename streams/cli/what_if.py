@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+import numpy as np
 import orjson
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +31,7 @@ from modelstream.streams.replay.calibration import calibrate
 from modelstream.streams.replay.costs import measure_costs, read_costs
 from modelstream.streams.replay.environment import describe_environment
 from modelstream.streams.replay.prepared import prepare
+from modelstream.streams.replay.report_text import figure
 from modelstream.streams.replay.result import ReplayResult
 from modelstream.streams.replay.sources import open_source
 from modelstream.streams.replay.what_if import SETTINGS, Setting, WhatIf, at_full_speed, at_pace, grid
@@ -168,18 +170,18 @@ def _print(now: WhatIf, found: list[WhatIf], pace: str, results: list[ReplayResu
     for name in (*names, "p50 ms", "p99 ms", "events/s", "rows"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
-    # As they are shown: rows that look alike are as good as each other.
-    p99s, rates = [round(one.p99_ms, 1) for one in found], [round(one.throughput_per_s) for one in found]
-    least, most = _marks("least p99", p99s, min(p99s)), _marks("most events/s", rates, max(rates))
+    rows = [_predicted_figures(one) for one in found]
+    _, p99s, rates, _ = zip(*rows, strict=True)
+    least = _marks("least p99", p99s, p99s[np.argmin([one.p99_ms for one in found])])
+    most = _marks("most events/s", rates, rates[np.argmax([one.throughput_per_s for one in found])])
     full = next((result for result in results if result.arrivals == "max"), None)
     paced = next((result for result in results if result.arrivals != "max"), None)
-    table.add_row(*_first("as it is", names), *_figures(now), "")
+    table.add_row(*_first("as it is", names), *_predicted_figures(now), "")
     if results:
         off = _rows_off(now, paced)
         table.add_row(*_first("measured", names), *_measured_figures(full, paced), "other rows" if off else "")
-    for one, *marks in zip(found, least, most, strict=True):
-        marked = ", ".join(filter(None, marks))
-        table.add_row(*(_text(one.setting, name) for name in names), *_figures(one), marked)
+    for one, row, *marks in zip(found, rows, least, most, strict=True):
+        table.add_row(*(_text(one.setting, name) for name in names), *row, ", ".join(filter(None, marks)))
     Console().print(table)
     if paced is not None and _rows_off(now, paced):
         click.echo(
@@ -194,9 +196,9 @@ def _print(now: WhatIf, found: list[WhatIf], pace: str, results: list[ReplayResu
         click.echo("Compare p50 and p99 with each other only: a replay at the rate would tell the way through Kafka.")
 
 
-def _marks(text: str, figures: Sequence[float], best: float) -> list[str]:
-    """Return the text for each figure that is the best, else nothing; where all are the same none is."""
-    return [text if figure == best and len(set(figures)) > 1 else "" for figure in figures]
+def _marks(text: str, shown: Sequence[str], best: str) -> list[str]:
+    """Return the text for each row that shows the best figure, else nothing; where all show the same none is best."""
+    return [text if one == best and len(set(shown)) > 1 else "" for one in shown]
 
 
 def _rows_off(now: WhatIf, paced: ReplayResult | None) -> bool:
@@ -209,15 +211,20 @@ def _first(text: str, names: list[str]) -> list[str]:
     return [text, *[""] * (len(names) - 1)]
 
 
+def _predicted_figures(one: WhatIf) -> tuple[str, ...]:
+    return _figures(one.p50_ms, one.p99_ms, one.throughput_per_s, one.mean_batch)
+
+
 def _measured_figures(full: ReplayResult | None, paced: ReplayResult | None) -> tuple[str, ...]:
     p50_ms, p99_ms, mean_batch = (paced.p50_ms, paced.p99_ms, paced.mean_batch) if paced else (None, None, None)
-    rate = full.full_speed_per_s if full else None
-    shown = ((p50_ms, ",.1f"), (p99_ms, ",.1f"), (rate, ",.0f"), (mean_batch, ",.1f"))
-    return tuple("" if figure is None else format(figure, form) for figure, form in shown)
+    return _figures(p50_ms, p99_ms, full.full_speed_per_s if full else None, mean_batch)
 
 
-def _figures(one: WhatIf) -> tuple[str, ...]:
-    return f"{one.p50_ms:,.1f}", f"{one.p99_ms:,.1f}", f"{one.throughput_per_s:,.0f}", f"{one.mean_batch:,.1f}"
+def _figures(
+    p50_ms: float | None, p99_ms: float | None, per_s: float | None, mean_batch: float | None
+) -> tuple[str, ...]:
+    p50, p99, rows = ("" if one is None else f"{one:,.1f}" for one in (p50_ms, p99_ms, mean_batch))
+    return p50, p99, "" if per_s is None else figure(per_s), rows
 
 
 def _text(setting: Setting, name: str) -> str:

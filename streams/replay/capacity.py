@@ -88,7 +88,8 @@ class Capacity(BaseModel):
     interrupted : bool
         Whether Ctrl-C has ended the search; the rate is then the highest that was sustained until then.
     failure : str
-        What failed, and so ended the search likewise: a worker, the generator, or the broker; empty where nothing did.
+        What failed, and so ended the search likewise: a worker, the generator, or the broker, or events had no answer;
+        empty where nothing did.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -175,20 +176,28 @@ def no_start(result: ReplayResult, drain_s: float) -> str:
     drain_s : float
         After how many seconds in which nothing moved it was given up.
     """
-    if problem := unanswered(result, drain_s):
+    if problem := unanswered(result, drain_s, "--limit"):
         return problem
     if not (result.predictions or result.dead_letters):
         return f"no predictions: all of {counted(result.events, 'event')} were filtered, so there are no latencies"
     return result.refusal
 
 
-def unanswered(result: ReplayResult, drain_s: float) -> str:
-    """Return that events of a replay are missing, and what to do; empty where none are. Parameters as of `no_start`."""
+def unanswered(result: ReplayResult, drain_s: float, lowering: str) -> str:
+    """Return that events of a replay are missing, and what to do; empty where none are.
+
+    Parameters
+    ----------
+    result, drain_s : ReplayResult, float
+        As of `no_start`.
+    lowering : str
+        The option that says how many events there are.
+    """
     if not result.missing:
         return ""
     return (
         f"{result.missing:,} of {counted(result.events, 'event')} had no answer when nothing had come for "
-        f"{drain_s:g} s; give fewer with --limit, or look with `modelstream replay` where they are"
+        f"{drain_s:g} s; give fewer with a lower {lowering}, or look with `modelstream replay` where they are"
     )
 
 

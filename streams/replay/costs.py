@@ -26,8 +26,10 @@ __all__ = ["Costs", "Line", "measure_costs", "read_costs"]
 _SIZES = (1, 8, 64, 512, 1024)
 #: Calls per size that are measured, at the most and at the least, and seconds after which no more are made.
 _MAX_CALLS, _MIN_CALLS, _SECONDS_PER_SIZE = 60, 5, 0.15
-#: Seconds after which a stage that is slow has no more calls than tell a line, nor larger ones, nor more rows.
-_SLOW_S, _SLOW_CALLS = 1.0, 3
+#: Seconds after which a stage that is slow has no more calls than tell a line, of no more rows than that takes.
+_SLOW_S, _SLOW_CALLS, _SLOW_ROWS = 1.0, 3, 2
+#: Seconds that it may take to give the stages behind it their rows.
+_ROWS_S, _FEWEST_ROWS = 3.0, 8
 #: Rows that are looked at: enough for no call to meet the same rows soon again; at the least enough for every size.
 _MAX_ROWS, _LEAST_ROWS = 16_384, _SIZES[-1]
 
@@ -121,9 +123,11 @@ def measure_costs(
     keys: Sequence[bytes | None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> Costs:
-    """Return what a pipeline's work costs on its own events; it takes about a second a stage, on one thread.
+    """Return what a pipeline's work costs on its own events, on one thread.
 
-    What lies outside of this process, between it and Kafka, is left at its defaults.
+    It takes about a second a stage, and some seconds where a row takes tens of milliseconds: behind such a stage the
+    others are measured on what it makes of some rows, again and again. What lies outside of this process, between it
+    and Kafka, is left at its defaults. A stage that none of the rows reach costs nothing.
 
     Parameters
     ----------
@@ -150,9 +154,10 @@ def measure_costs(
             lambda part, stage=stage: run_isolated(stage.operator, part),  # type: ignore[misc]
             len(whole), clock, whole.select,
         )  # fmt: skip
-        # The next stage needs what this one makes of the rows; of a slow one, of some of them.
-        n_kept = max(int(_SLOW_S / max(stages[stage.step_id].per_row_s, 1e-9)), _SIZES[1])
-        batch = run_isolated(stage.operator, whole.select(slice(0, n_kept))).kept
+        n_given = max(int(_ROWS_S / max(stages[stage.step_id].per_row_s, 1e-9)), _FEWEST_ROWS)
+        batch = run_isolated(stage.operator, whole.select(slice(0, n_given))).kept
+        if 0 < len(batch) < _LEAST_ROWS:
+            batch = batch.select(np.arange(_LEAST_ROWS) % len(batch))
     encoding = _line(built.encoder.encode, len(batch), clock, batch.select)
     produce = Line(fixed_s=encoding.fixed_s, per_row_s=encoding.per_row_s + _PRODUCE_RECORD_S)
     return Costs(decode=decoding, stages=stages, produce=produce)
@@ -166,10 +171,11 @@ def _line(
 ) -> Line:
     """Return the line through the times of calls with some rows each, always the next ones."""
     cost, began_s = CostModel(), clock()
-    for size in _SIZES:
-        if size > n_rows or (size > _SIZES[1] and clock() - began_s > _SLOW_S):
+    for n_before, size in enumerate(_SIZES):
+        is_slow = clock() - began_s > _SLOW_S
+        if size > n_rows or (is_slow and n_before > 1):
             break
-        _measure(work, select, n_rows, size, clock, cost)
+        _measure(work, select, n_rows, _SLOW_ROWS if is_slow else size, clock, cost)
     return Line(fixed_s=cost.fixed_s, per_row_s=cost.per_row_s)
 
 

@@ -207,8 +207,8 @@ def samples(course: Course, usage: Usage | None) -> tuple[Sample, ...]:
     fitting = (interval for interval in _INTERVALS_S if duration_s <= interval * _MOST_SAMPLES)
     interval_s = next(fitting, duration_s / _MOST_SAMPLES)
     n = max(int(np.ceil(duration_s / interval_s)), 1)
-    if n == 1:  # shorter than an interval, whose rates would be of more time than there was
-        interval_s = max(duration_s, 1e-6)
+    if 0 < duration_s < interval_s:  # whose rates would be of more time than there was
+        interval_s = duration_s
     ends_us = course.start_us + (np.arange(1, n + 1) * interval_s * 1e6).round().astype(np.int64)
     sent, answered = (
         np.searchsorted(np.sort(times), ends_us, "right") for times in (course.sent_us, course.answered_us)

@@ -132,7 +132,7 @@ def _early_end(result: ReplayResult) -> Iterator[str]:
 def _warnings(result: ReplayResult) -> Iterator[Finding]:
     if not result.predictions:
         return  # no pace tells anything then
-    if result.p99_ms is None:
+    if result.p99_ms is None and not result.ended_early and result.predictions > result.duplicates:
         yield Finding(
             "warning",
             "No latencies",

@@ -151,10 +151,14 @@ def test_events_without_an_answer_end_it_since_a_later_probe_would_take_late_ans
 ) -> None:
     good = make_result(p99_ms=20.0, p99_send_delay_ms=1.0, series=(), predictions=20_000)
     done = search(good, good, good, good.model_copy(update={"missing": 7}))
-    assert str(done.exception).startswith("7 of 20,000 events had no answer when nothing had come for 30 s")
+    assert str(done.exception).startswith(
+        "7 of 20,000 events had no answer when nothing had come for 30 s; give fewer with a lower --probe-s"
+    )
     assert "sustained so far: " in done.output
     kept_up, ended = orjson.loads((tmp_path / "out.json").read_bytes())["probes"]
     assert (kept_up["problems"], ended["problems"]) == ([], ["7 events are missing"])
+    at_full_speed = search(good, good.model_copy(update={"missing": 7}))
+    assert str(at_full_speed.exception).startswith("7 of 20,000 events had no answer")
 
 
 def test_a_rate_whose_generator_was_in_time_gives_the_search_hope(search: Any, tmp_path: Path) -> None:

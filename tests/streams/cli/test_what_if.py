@@ -28,6 +28,9 @@ def test_of_rows_that_are_alike_none_is_the_best(capsys: pytest.CaptureFixture[s
     assert "least p99" not in alike
     assert "most events/s" not in alike
     assert shown(capsys, (5.0, 900.0), (4.0, 950.0)).count("least p99") == 1
+
+
+def test_of_rows_that_are_alike_all_are_the_best_where_others_are_worse(capsys: pytest.CaptureFixture[str]) -> None:
     two_of_three = shown(capsys, (5.0, 900.0), (4.0, 950.0), (6.0, 950.3))
     assert (two_of_three.count("least p99"), two_of_three.count("most events/s")) == (1, 2)
 

@@ -39,6 +39,11 @@ def test_each_by_itself(changes, said):
     assert titles(**changes) == [said]
 
 
+def test_latencies_are_not_missed_where_there_could_be_none():
+    assert titles(p99_ms=None, interrupted=True, missing=None) == [("error", "Ended early")]
+    assert titles(p99_ms=None, predictions=7, duplicates=7) == [("error", "7 duplicates")]
+
+
 def test_a_delay_that_is_small_against_the_latency_is_none():
     assert titles(p99_send_delay_ms=5.3, p99_ms=25.8) == []
     assert titles(p99_send_delay_ms=25.0, p99_ms=101.0) == []
