@@ -116,11 +116,15 @@ class Worker:
         """See that the worker runs, and how much memory it has."""
         self.sample(0)
 
+    def terminate(self) -> None:
+        """Ask the worker to end, as an operator would."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+
     def stop(self) -> int | None:
-        """End the worker as an operator would, and return its exit code; None if it had to be killed."""
+        """End the worker, and return its exit code; None if it had to be killed."""
         try:
-            if self._process.poll() is None:
-                os.killpg(self._process.pid, signal.SIGTERM)
+            self.terminate()
             return self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)

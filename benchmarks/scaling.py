@@ -76,6 +76,9 @@ def measure_scaling(bench: Bench, system: str, round_: int, workers: int, n: int
         wait_for_outputs(bench.cluster, target, n_due(bench.expected[:n]), _STALL_S, watch)
         cpu_s = sum(worker.sample(0).cpu_s for worker in running) - before_s
     finally:
+        # All at once: one that is left would take over, and answer again what the others had not committed yet.
+        for worker in running:
+            worker.terminate()
         for worker in running:
             worker.stop()
     append_ms = check_outputs(bench.cluster, target, bench.workload, bench.expected[:n]).append_ms
