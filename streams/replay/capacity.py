@@ -138,7 +138,7 @@ def judge(result: ReplayResult, rate_per_s: float, bound_p99_ms: float) -> Probe
         problems.append(f"{result.duplicates:,} predictions are duplicates")
     growth_per_s = lag_growth(result.series, result.warm_up)
     # Lag is of what gets an answer: where most events are filtered it never grows by much of the rate.
-    n_answered = result.predictions - result.duplicates + result.dead_letters
+    n_answered = result.n_predicted + result.dead_letters
     if growth_per_s > max(_LEFT_BEHIND * n_answered, _FEW) * rate_per_s / max(result.events, 1):
         problems.append(f"lag grows by {growth_per_s:,.0f} events/s")
     if result.refusal:

@@ -132,7 +132,7 @@ def _early_end(result: ReplayResult) -> Iterator[str]:
 def _warnings(result: ReplayResult) -> Iterator[Finding]:
     if not result.predictions:
         return  # no pace tells anything then
-    if result.p99_ms is None and not result.ended_early and result.predictions > result.duplicates:
+    if result.p99_ms is None and not result.ended_early and result.n_predicted:
         yield Finding(
             "warning",
             "No latencies",
@@ -170,7 +170,7 @@ def _too_short(result: ReplayResult) -> Finding | None:
     """Return that the rate of a replay at full speed is of too short a time; elsewhere the pace decides on it."""
     if result.arrivals != "max" or result.latency_clock == "virtual" or result.ended_early:
         return None
-    n_steady = (1 - result.warm_up) * (result.predictions - result.duplicates)
+    n_steady = (1 - result.warm_up) * result.n_predicted
     steady_s = n_steady / result.answers_per_s if result.answers_per_s else 0.0
     if steady_s >= _RATE_S:
         return None

@@ -353,9 +353,14 @@ class ReplayResult(_Value):
         return min(share, 1.0)
 
     @property
+    def n_predicted(self) -> int:
+        """Predictions without those that came again."""
+        return self.predictions - self.duplicates
+
+    @property
     def full_speed_per_s(self) -> float:
         """Events per second where all are there at once, as `full_speed` says."""
-        return full_speed(self.answers_per_s, self.predictions - self.duplicates, self.events, self.events_per_s)
+        return full_speed(self.answers_per_s, self.n_predicted, self.events, self.events_per_s)
 
     @property
     def only_dead_letters(self) -> bool:
